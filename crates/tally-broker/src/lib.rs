@@ -1,0 +1,1 @@
+//! Sockets, Kafka APIs, routing, metadata and configuration.

@@ -1,0 +1,1 @@
+//! Consumer groups and committed offsets as a replayable state machine.

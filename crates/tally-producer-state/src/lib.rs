@@ -1,0 +1,1 @@
+//! Per-partition producer state: duplicates, epochs, open transactions, aborted transactions.

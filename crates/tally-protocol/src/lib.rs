@@ -1,0 +1,22 @@
+//! The words of the Kafka protocol: ids, error codes, record batches, control records, the internal topics' records,
+//! the API table and the hand-written parts of the wire codec.
+//!
+//! Pure: knows no files, sockets, clocks or state. Everything here turns bytes into values and back, and never
+//! panics on bytes that came from a network or a disk.
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod error_code;
+pub mod ids;
+pub mod now;
+pub mod seeded_map;
+
+pub use batch::{BatchError, BatchHeader, BatchView};
+pub use error_code::ErrorCode;
+pub use ids::{
+    CoordinatorEpoch, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence,
+    TopicId,
+};
+pub use now::Now;
+pub use seeded_map::SeededMap;

@@ -1,0 +1,1 @@
+//! Partitions and coordinators under one owner.

@@ -1,0 +1,1 @@
+//! Segments, indexes, recovery and the journal, reader and metadata seams.

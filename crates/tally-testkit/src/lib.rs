@@ -1,0 +1,1 @@
+//! Simulated parts, builders and a wire client for tests.

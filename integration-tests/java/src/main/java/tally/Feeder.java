@@ -27,7 +27,7 @@ final class Feeder {
         List<String> lines = Files.readAllLines(Path.of(options.text("data")));
         int count = options.number("count");
         try (var producer = new KafkaProducer<>(configuration(), new StringSerializer(), new StringSerializer())) {
-            for (int i = 0; i < count && failure == null; i++) {
+            for (int i = 0; i < count && failure == null && !Main.stopping; i++) {
                 producer.send(record(lines, (int) (STRIDE * i % lines.size())), this::onAcknowledged);
             }
             producer.flush();
@@ -35,7 +35,9 @@ final class Feeder {
         if (failure != null) {
             throw failure;
         }
-        Log.say("done " + acknowledged);
+        if (!Main.stopping) {
+            Log.say("done " + acknowledged);
+        }
     }
 
     private Properties configuration() {

@@ -27,7 +27,6 @@ import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
-import sun.misc.Signal;
 
 /**
  * Reads, processes and writes a batch per transaction. A poll is a batch: all that it returns belongs to this member's
@@ -46,7 +45,6 @@ final class Processor implements ConsumerRebalanceListener {
     private final KafkaProducer<String, String> producer;
     private final Counts counts;
     private final ObjectMapper json = new ObjectMapper();
-    private volatile boolean stopping;
     private long transaction;
     private long committed;
 
@@ -84,10 +82,9 @@ final class Processor implements ConsumerRebalanceListener {
     }
 
     void run() throws Exception {
-        Signal.handle(new Signal("TERM"), signal -> stopping = true);
         producer.initTransactions();
         consumer.subscribe(List.of(options.text("in")), this);
-        while (!stopping) {
+        while (!Main.stopping) {
             var records = consumer.poll(POLL);
             if (!records.isEmpty()) {
                 process(records);

@@ -10,7 +10,9 @@ pub mod batch;
 pub mod error_code;
 pub mod ids;
 pub mod now;
+pub mod records;
 pub mod seeded_map;
+pub mod wire;
 
 pub use batch::{BatchError, BatchHeader, BatchView};
 pub use error_code::ErrorCode;
@@ -20,3 +22,4 @@ pub use ids::{
 };
 pub use now::Now;
 pub use seeded_map::SeededMap;
+pub use wire::Malformed;

@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod build;
+pub mod control;
 pub mod error_code;
 pub mod ids;
 pub mod now;
+pub mod record;
 pub mod records;
 pub mod seeded_map;
 pub mod wire;

@@ -1,0 +1,206 @@
+//! Runs the main job with one client against one broker, breaks it on the way, and judges what is left.
+//!
+//! `integration-tests/README.md` describes the job, the contract with the client's programs, and the words of the report.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser, Subcommand};
+
+mod api;
+mod broker;
+mod client;
+mod flights;
+mod journal;
+mod judge;
+mod plan;
+mod process;
+mod proxy;
+mod reader;
+mod report;
+mod rng;
+mod run;
+mod trap;
+
+use broker::Kind;
+use flights::Flights;
+use plan::{Amounts, Control};
+use run::Setup;
+
+/// Could not be run at all.
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    about = "Runs the main job with one client against one broker, breaks it on the way, and judges what is left"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One run of the job
+    Run(Box<Options>),
+    /// Turn flights-200k.json into the data file of the job
+    PrepareData { json: PathBuf, out: PathBuf },
+    /// Print the head of the table that runs print the lines of
+    Head,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Name of the client, for the report
+    #[arg(long)]
+    client: String,
+    /// Command line that starts the client's programs
+    #[arg(long)]
+    cmd: String,
+    /// The tally binary
+    #[arg(long, required_unless_present = "reference")]
+    broker: Option<PathBuf>,
+    /// Command that runs another broker, taking --data, --port-file, --advertise and --property
+    #[arg(long, conflicts_with = "broker")]
+    reference: Option<String>,
+    /// The data file, one JSON object per line
+    #[arg(long)]
+    data: PathBuf,
+    /// Directory for the broker's data and all logs; must be new or empty
+    #[arg(long)]
+    workdir: PathBuf,
+    #[arg(long, default_value_t = 20_000)]
+    records: u64,
+    #[arg(long, default_value_t = 2)]
+    broker_kills: u64,
+    #[arg(long, default_value_t = 3)]
+    processor_kills: u64,
+    #[arg(long, default_value_t = 5)]
+    cuts: u64,
+    /// Draws the plan; the time by default
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Force a fault that the judge must see
+    #[arg(long)]
+    control: Option<Control>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(options) => run(&options),
+        Command::PrepareData { json, out } => flights::prepare(&json, &out).map(|count| {
+            println!("{count} records");
+            true
+        }),
+        Command::Head => {
+            println!("{}", report::HEAD);
+            Ok(true)
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("harness: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    let flights = Arc::new(Flights::load(&options.data, options.records)?);
+    let workdir = empty_directory(&options.workdir)?;
+    let seed = options.seed.map_or_else(seed_of_now, Ok)?;
+    let amounts = Amounts {
+        records: options.records,
+        broker_kills: options.broker_kills,
+        processor_kills: options.processor_kills,
+        cuts: options.cuts,
+    };
+    let setup = Setup {
+        command: options.cmd.clone(),
+        broker: match (&options.broker, &options.reference) {
+            (Some(path), _) => Kind::Tally(
+                path.canonicalize()
+                    .with_context(|| format!("no {}", path.display()))?,
+            ),
+            (None, Some(command)) => Kind::Reference(command.clone()),
+            (None, None) => bail!("--broker or --reference is needed"),
+        },
+        data: options.data.canonicalize()?,
+        workdir,
+        steps: plan::draw(seed, amounts, options.control),
+        control: options.control,
+        expect_clean_stop: options.broker.is_some(),
+    };
+    eprintln!("{}: seed {seed}", options.client);
+    let logs = setup.workdir.clone();
+    let begin = Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = run::run(flights, setup) => outcome,
+            () = interrupted() => bail!("interrupted"),
+        }
+    });
+    // What is still blocked in a call of librdkafka is not waited for.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(outcome) => Ok(report::print(
+            &options.client,
+            options.records,
+            options.control,
+            &outcome,
+            begin.elapsed(),
+            &logs,
+        )),
+        Err(error) => {
+            report::print_logs(&logs);
+            eprintln!(
+                "{}: {error:#} (seed {seed}, logs in {})",
+                options.client,
+                logs.display()
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// SIGINT or SIGTERM: end all processes that were started, instead of leaving them behind.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+fn seed_of_now() -> Result<u64> {
+    Ok(SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs())
+}
+
+/// Leftovers of another run would be taken for this one's.
+fn empty_directory(path: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+    ensure!(
+        std::fs::read_dir(path)?.next().is_none(),
+        "{} is not empty",
+        path.display()
+    );
+    Ok(path.canonicalize()?)
+}

@@ -6,14 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api_table;
 pub mod batch;
 pub mod build;
 pub mod control;
 pub mod error_code;
+pub mod frame;
 pub mod ids;
 pub mod now;
 pub mod record;
 pub mod records;
+pub mod request;
+pub mod response;
 pub mod seeded_map;
 pub mod wire;
 

@@ -1,0 +1,236 @@
+//! The APIs that Tally serves, each with its versions: the one source for ApiVersions replies, for the gate in front of
+//! the decoders and for metric labels (api-matrix.md sections 2 and 6).
+//!
+//! Rules: a row appears once its handler is complete in all its versions; no minimum lies above Kafka 4.3.1's; Produce
+//! alone is listed from a version (0) that is not served, because librdkafka before 2.11.1 turns compression off
+//! without it (KAFKA-18659).
+//!
+//! Two rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
+//! request is read by [`crate::request::parse_api_versions`]; its response has the layout of 4.
+
+/// The `flexible_from` of an API that never became flexible.
+pub const NEVER: i16 = i16::MAX;
+
+/// Bytes a request of any API but Produce may have: decoded structures are larger than their wire form, so a frame as
+/// large as a Produce may be would decode to gigabytes (api-matrix.md section 3.3).
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Key of Produce.
+pub const PRODUCE: i16 = 0;
+/// Key of Fetch.
+pub const FETCH: i16 = 1;
+/// Key of ListOffsets.
+pub const LIST_OFFSETS: i16 = 2;
+/// Key of Metadata.
+pub const METADATA: i16 = 3;
+/// Key of OffsetCommit.
+pub const OFFSET_COMMIT: i16 = 8;
+/// Key of OffsetFetch.
+pub const OFFSET_FETCH: i16 = 9;
+/// Key of FindCoordinator.
+pub const FIND_COORDINATOR: i16 = 10;
+/// Key of JoinGroup.
+pub const JOIN_GROUP: i16 = 11;
+/// Key of Heartbeat.
+pub const HEARTBEAT: i16 = 12;
+/// Key of LeaveGroup.
+pub const LEAVE_GROUP: i16 = 13;
+/// Key of SyncGroup.
+pub const SYNC_GROUP: i16 = 14;
+/// Key of SaslHandshake.
+pub const SASL_HANDSHAKE: i16 = 17;
+/// Key of ApiVersions.
+pub const API_VERSIONS: i16 = 18;
+/// Key of CreateTopics.
+pub const CREATE_TOPICS: i16 = 19;
+/// Key of DeleteTopics.
+pub const DELETE_TOPICS: i16 = 20;
+/// Key of DeleteRecords.
+pub const DELETE_RECORDS: i16 = 21;
+/// Key of InitProducerId.
+pub const INIT_PRODUCER_ID: i16 = 22;
+/// Key of OffsetForLeaderEpoch.
+pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+/// Key of AddPartitionsToTxn.
+pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
+/// Key of AddOffsetsToTxn.
+pub const ADD_OFFSETS_TO_TXN: i16 = 25;
+/// Key of EndTxn.
+pub const END_TXN: i16 = 26;
+/// Key of TxnOffsetCommit.
+pub const TXN_OFFSET_COMMIT: i16 = 28;
+/// Key of DescribeConfigs.
+pub const DESCRIBE_CONFIGS: i16 = 32;
+/// Key of SaslAuthenticate.
+pub const SASL_AUTHENTICATE: i16 = 36;
+/// Key of DescribeCluster.
+pub const DESCRIBE_CLUSTER: i16 = 60;
+
+/// One API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Api {
+    /// Its key on the wire.
+    pub key: i16,
+    /// Kafka's name.
+    pub name: &'static str,
+    /// The lowest version that ApiVersions announces.
+    pub listed_min: i16,
+    /// The lowest version served; below it the connection is closed.
+    pub min: i16,
+    /// The highest version served and announced.
+    pub max: i16,
+    /// The first version with the flexible encoding, or [`NEVER`].
+    pub flexible_from: i16,
+    /// The largest frame in bytes; `None`: `socket.request.max.bytes` decides.
+    pub request_bytes_max: Option<usize>,
+}
+
+/// Every API served, by key.
+pub static APIS: &[Api] = &[
+    Api {
+        listed_min: 0,
+        request_bytes_max: None,
+        ..api(PRODUCE, "Produce", 3, 13, 9)
+    },
+    api(FETCH, "Fetch", 4, 18, 12),
+    api(LIST_OFFSETS, "ListOffsets", 1, 11, 6),
+    api(METADATA, "Metadata", 0, 13, 9),
+    api(OFFSET_COMMIT, "OffsetCommit", 2, 10, 8),
+    api(OFFSET_FETCH, "OffsetFetch", 1, 10, 6),
+    api(FIND_COORDINATOR, "FindCoordinator", 0, 6, 3),
+    api(JOIN_GROUP, "JoinGroup", 0, 9, 6),
+    api(HEARTBEAT, "Heartbeat", 0, 4, 4),
+    api(LEAVE_GROUP, "LeaveGroup", 0, 5, 4),
+    api(SYNC_GROUP, "SyncGroup", 0, 5, 4),
+    api(SASL_HANDSHAKE, "SaslHandshake", 0, 1, NEVER),
+    api(API_VERSIONS, "ApiVersions", 0, 5, 3),
+    api(CREATE_TOPICS, "CreateTopics", 2, 7, 5),
+    api(DELETE_TOPICS, "DeleteTopics", 1, 6, 4),
+    api(DELETE_RECORDS, "DeleteRecords", 0, 2, 2),
+    api(INIT_PRODUCER_ID, "InitProducerId", 0, 5, 2),
+    api(OFFSET_FOR_LEADER_EPOCH, "OffsetForLeaderEpoch", 2, 4, 4),
+    api(ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn", 0, 5, 3),
+    api(ADD_OFFSETS_TO_TXN, "AddOffsetsToTxn", 0, 4, 3),
+    api(END_TXN, "EndTxn", 0, 5, 3),
+    api(TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
+    api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
+    api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
+    api(DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
+];
+
+/// The highest key served: what a table indexed by key needs.
+pub const KEY_MAX: i16 = DESCRIBE_CLUSTER;
+
+const fn api(key: i16, name: &'static str, min: i16, max: i16, flexible_from: i16) -> Api {
+    Api {
+        key,
+        name,
+        listed_min: min,
+        min,
+        max,
+        flexible_from,
+        request_bytes_max: Some(REQUEST_BYTES_MAX),
+    }
+}
+
+/// The API of `key`, if it is served.
+#[must_use]
+pub fn lookup(key: i16) -> Option<&'static Api> {
+    APIS.binary_search_by_key(&key, |api| api.key)
+        .ok()
+        .map(|at| &APIS[at])
+}
+
+impl Api {
+    /// Whether requests of `version` are answered.
+    #[must_use]
+    pub const fn serves(&self, version: i16) -> bool {
+        self.min <= version && version <= self.max
+    }
+
+    /// Whether `version` uses the flexible encoding (KIP-482).
+    #[must_use]
+    pub const fn is_flexible(&self, version: i16) -> bool {
+        version >= self.flexible_from
+    }
+
+    /// Whether the response header has a section of tagged fields. ApiVersions never has one: a client reads its
+    /// response before it knows what the broker speaks (KIP-511).
+    #[must_use]
+    pub const fn response_header_is_flexible(&self, version: i16) -> bool {
+        self.key != API_VERSIONS && self.is_flexible(version)
+    }
+
+    /// The version to give the codec crate for a body of `version`: the layouts are the same. The request header's
+    /// layout follows the real version, and so do all rules.
+    #[must_use]
+    pub const fn crate_version(&self, version: i16) -> i16 {
+        match (self.key, version) {
+            (LIST_OFFSETS, 11) => 10,
+            // The response only; the request has two fields more.
+            (API_VERSIONS, 5) => 4,
+            _ => version,
+        }
+    }
+
+    /// The largest frame in bytes, given `socket.request.max.bytes`.
+    #[must_use]
+    pub fn request_bytes_max(&self, socket_request_max_bytes: usize) -> usize {
+        self.request_bytes_max
+            .map_or(socket_request_max_bytes, |max| {
+                max.min(socket_request_max_bytes)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::ApiKey;
+
+    #[test]
+    fn rows_are_sorted_by_key_and_each_key_appears_once() {
+        assert!(APIS.is_sorted_by(|a, b| a.key < b.key));
+        assert_eq!(APIS.last().map(|api| api.key), Some(KEY_MAX));
+        for api in APIS {
+            assert_eq!(lookup(api.key), Some(api));
+            assert!(api.listed_min <= api.min && api.min <= api.max);
+        }
+        for key in [-1, 4, 5, 6, 7, 68, 71, 72, 200, i16::MAX, i16::MIN] {
+            assert_eq!(lookup(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn rows_agree_with_the_codec_crate() {
+        for api in APIS {
+            let key = ApiKey::try_from(api.key).unwrap();
+            let valid = key.valid_versions();
+            assert_eq!(valid.min, api.min, "{}", api.name);
+            for version in api.min..=api.max {
+                assert!(api.crate_version(version) <= valid.max, "{}", api.name);
+                let request_header = if api.is_flexible(version) { 2 } else { 1 };
+                assert_eq!(key.request_header_version(version), request_header);
+                let response_header = i16::from(api.response_header_is_flexible(version));
+                assert_eq!(key.response_header_version(version), response_header);
+            }
+        }
+    }
+
+    #[test]
+    fn produce_alone_is_listed_below_what_is_served() {
+        for api in APIS {
+            assert_eq!(api.listed_min < api.min, api.key == PRODUCE);
+        }
+        assert!(!lookup(PRODUCE).unwrap().serves(2));
+    }
+
+    #[test]
+    fn only_produce_may_use_the_whole_socket_limit() {
+        let produce = lookup(PRODUCE).unwrap();
+        assert_eq!(produce.request_bytes_max(100 << 20), 100 << 20);
+        let fetch = lookup(FETCH).unwrap();
+        assert_eq!(fetch.request_bytes_max(100 << 20), REQUEST_BYTES_MAX);
+        assert_eq!(fetch.request_bytes_max(1000), 1000);
+    }
+}

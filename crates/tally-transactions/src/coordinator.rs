@@ -1,0 +1,307 @@
+//! The coordinator of one partition of `__transaction_state`: decide, apply, recover.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
+use tally_protocol::{CoordinatorEpoch, Now, Offset, ProducerId};
+
+use crate::command::{Command, Decision, ProducerIdBlock, ReplyTo, Response, Settings};
+use crate::init_producer_id::InitProducerId;
+use crate::markers::{ANSWER_MS, BACKOFF_MIN_MS};
+use crate::state::{Cause, Completion, Counters, HardState, Note, Reason, SoftState, Staged};
+use crate::timeout::abort_tick_ms;
+use crate::transitions::{self, NEVER_TIMES_OUT_MS, Phase};
+
+/// The state machine; see the crate's documentation.
+///
+/// Life: `new`, `apply` for each record of the log, `recovered` once; then `decide` and `expire`, each followed by
+/// `apply` for each of its records at once.
+#[derive(Debug)]
+pub struct TransactionCoordinator {
+    pub(crate) settings: Settings,
+    pub(crate) coordinator_epoch: CoordinatorEpoch,
+    pub(crate) hard: HardState,
+    pub(crate) soft: SoftState,
+}
+
+impl TransactionCoordinator {
+    /// A coordinator that knows no id. `seed` keys its hash maps; `coordinator_epoch` must never fall over the lives of
+    /// the partition (M-5).
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        coordinator_epoch: CoordinatorEpoch,
+        seed: u64,
+    ) -> TransactionCoordinator {
+        TransactionCoordinator {
+            settings,
+            coordinator_epoch,
+            hard: HardState::default(),
+            soft: SoftState::new(seed),
+        }
+    }
+
+    /// Changes the settings; transactions that are open keep the tick they were given.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Decides what a command does: reads the hard state, changes none of it.
+    pub fn decide(
+        &mut self,
+        now: Now,
+        command: Command,
+        to: ReplyTo,
+        ids: &mut ProducerIdBlock,
+    ) -> Decision {
+        self.start_sweeping(now);
+        let decision = match command {
+            Command::InitProducerId {
+                transactional_id,
+                timeout_ms,
+                expected,
+            } => {
+                let request = InitProducerId {
+                    transactional_id,
+                    timeout_ms,
+                    expected,
+                };
+                self.init_producer_id(now, request, to, ids)
+            }
+            Command::AddPartitions {
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                partitions,
+                flow,
+            } => {
+                let producer = (producer_id, producer_epoch);
+                let code_or_record =
+                    self.add_partitions(now, &transactional_id, producer, &partitions, flow);
+                self.stage(now, Cause::Other);
+                match code_or_record {
+                    Ok(record) => Decision {
+                        records: record.into_iter().collect(),
+                        ..Decision::reply(
+                            to,
+                            Response::AddPartitions(tally_protocol::ErrorCode::None),
+                        )
+                    },
+                    Err(code) => Decision::reply(to, Response::AddPartitions(code)),
+                }
+            }
+            Command::VerifyPartitions {
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                partitions,
+            } => {
+                let producer = (producer_id, producer_epoch);
+                let answer = self.verify_partitions(&transactional_id, producer, partitions);
+                Decision::reply(to, Response::VerifyPartitions(answer))
+            }
+            Command::EndTxn {
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                commit,
+                flow,
+            } => {
+                let request = crate::end_txn::EndTxn {
+                    producer: (producer_id, producer_epoch),
+                    commit,
+                    flow,
+                };
+                self.end_txn(now, &transactional_id, request, to, ids)
+            }
+            Command::MarkersWritten {
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                partitions,
+            } => {
+                let producer = (producer_id, producer_epoch);
+                self.markers_written(now, &transactional_id, producer, partitions)
+            }
+        };
+        self.assert_sound(&decision);
+        decision
+    }
+
+    /// Changes the state as a record of the log says: the only way hard state changes, live and in recovery.
+    pub fn apply(&mut self, at: Offset, record: &TransactionRecord) {
+        debug_assert!(
+            self.soft.applied_to.is_none_or(|before| before <= at),
+            "records are applied in the order of the log"
+        );
+        self.soft.applied_to = Some(at);
+        let before = match self.soft.staged {
+            Some(_) => self.pair_of(&record.transactional_id),
+            None => None,
+        };
+        self.hard.apply(record);
+        // Before `recovered` nothing was decided: timers and markers are worked out there, from the last record of each id.
+        if let Some(staged) = self.soft.staged {
+            self.follow(staged, before, record);
+        }
+    }
+
+    /// How many ids are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hard.ids.len()
+    }
+
+    /// Whether no id is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hard.ids.is_empty()
+    }
+
+    /// The hard state: what the log says about each id. Two coordinators that applied the same records are equal here.
+    #[must_use]
+    pub fn hard_state(&self) -> &BTreeMap<Arc<str>, TransactionValue> {
+        &self.hard.ids
+    }
+
+    /// What was counted since the coordinator was made.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.soft.counters
+    }
+
+    /// Panics if an invariant does not hold; for tests, after each step.
+    pub fn check_invariants(&self) {
+        for (id, value) in &self.hard.ids {
+            let phase = Phase::of(value);
+            let has_partitions = transitions::partitions_of(value).next().is_some();
+            if matches!(phase, Phase::Empty | Phase::Ended { .. }) {
+                assert!(!has_partitions, "S-5: {id} has partitions in {phase:?}");
+                assert!(value.producer_epoch.0 >= 0, "{id} has no epoch");
+            }
+            assert_eq!(value.start_ms == -1, phase == Phase::Empty, "S-4: {id}");
+            let rotates = value.next_producer_id != ProducerId::NONE;
+            assert!(!rotates || phase == Phase::Ending, "S-3: {id}");
+            assert!(
+                !rotates || value.producer_epoch.0 == i16::MAX,
+                "E-2: {id} rotates before its epoch is used up"
+            );
+        }
+        self.soft.check(&self.hard);
+    }
+
+    /// Notes which event the next records belong to.
+    pub(crate) fn stage(&mut self, now: Now, cause: Cause) {
+        self.soft.staged = Some(Staged { now, cause });
+    }
+
+    /// The soft state follows a live record.
+    fn follow(
+        &mut self,
+        staged: Staged,
+        before: Option<(ProducerId, tally_protocol::ProducerEpoch)>,
+        record: &TransactionRecord,
+    ) {
+        let id = &record.transactional_id;
+        let note = |reason| {
+            let (producer_id, producer_epoch) = before?;
+            Some(Note {
+                reason,
+                at_ms: staged.now.wall_ms,
+                producer_id,
+                producer_epoch,
+            })
+        };
+        let Some(value) = &record.value else {
+            if let Some(note) = note(Reason::Expired) {
+                self.soft.forget(id, note);
+            }
+            return;
+        };
+        match Phase::of(value) {
+            Phase::Empty | Phase::Ended { .. } => {
+                self.soft.disarm_abort(id);
+                self.soft.end_completion(id);
+            }
+            Phase::Ongoing => {
+                if !self.soft.has_abort(id) && value.timeout_ms != NEVER_TIMES_OUT_MS {
+                    let timeout_ms = u64::try_from(value.timeout_ms).unwrap_or(0);
+                    let deadline_ms = staged.now.monotonic_ms.saturating_add(timeout_ms);
+                    let at_ms = abort_tick_ms(deadline_ms, &self.settings);
+                    self.soft.arm_abort(id, at_ms);
+                }
+            }
+            Phase::Ending => {
+                self.soft.disarm_abort(id);
+                let (reply, reason) = match staged.cause {
+                    Cause::EndTxn { to } => {
+                        let until_ms = staged.now.monotonic_ms.saturating_add(ANSWER_MS);
+                        let aborts = !transitions::commits(value);
+                        (
+                            Some((to, until_ms)),
+                            aborts.then_some(Reason::AbortedByClient),
+                        )
+                    }
+                    Cause::Broker(reason) => (None, Some(reason)),
+                    Cause::Other => (None, None),
+                };
+                if let Some(note) = reason.and_then(note) {
+                    self.soft.set_note(id, note);
+                }
+                self.begin_completion(id, reply);
+            }
+        }
+    }
+
+    /// The markers of an id that is in a Prepare state are regarded as sent from now on.
+    pub(crate) fn begin_completion(&mut self, id: &Arc<str>, reply: Option<(ReplyTo, u64)>) {
+        let in_flight: BTreeSet<_> = self
+            .hard
+            .ids
+            .get(id)
+            .into_iter()
+            .flat_map(transitions::partitions_of)
+            .collect();
+        let completion = Completion {
+            in_flight,
+            waiting: BTreeSet::new(),
+            resend_at_ms: 0,
+            backoff_ms: BACKOFF_MIN_MS,
+            reply,
+            finish_at_ms: None,
+        };
+        self.soft.begin_completion(id, completion);
+    }
+
+    fn pair_of(&self, id: &str) -> Option<(ProducerId, tally_protocol::ProducerEpoch)> {
+        let value = self.hard.ids.get(id)?;
+        Some((value.producer_id, value.producer_epoch))
+    }
+
+    /// Before records go to the log: they make only legal moves (2.1) and no epoch falls. What is in the log is believed.
+    pub(crate) fn assert_sound(&self, decision: &Decision) {
+        let mut previous: Option<&TransactionRecord> = None;
+        for record in &decision.records {
+            let before = previous
+                .filter(|earlier| earlier.transactional_id == record.transactional_id)
+                .and_then(|earlier| earlier.value.as_ref())
+                .or_else(|| self.hard.ids.get(&record.transactional_id));
+            if let Some(value) = &record.value {
+                assert!(
+                    transitions::is_legal(before, value),
+                    "{}: {:?} may not become {:?}",
+                    record.transactional_id,
+                    before.map(|value| value.state),
+                    value.state
+                );
+                assert!(
+                    transitions::keeps_epochs_rising(before, value),
+                    "{}: the epoch would fall",
+                    record.transactional_id
+                );
+            }
+            previous = Some(record);
+        }
+    }
+}

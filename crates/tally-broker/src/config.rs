@@ -1,0 +1,548 @@
+//! What the broker was told to do: properties turned into typed fields, once, at start.
+//!
+//! Invariants: nothing is read that has no row in [`properties`]; a value that is accepted is honoured, or said not to be
+//! by a [`Warning`]; a value that would promise something that is not built is refused. Not here: flags and terminals
+//! (the `tally` crate hands over names and values), the file and the environment as sources (not built yet).
+//!
+//! From: user-experience of properties (Kafka's names and defaults), log-and-fetch rules 12 and 13, groups rule 14.
+
+mod address;
+mod describe;
+pub mod properties;
+pub mod property;
+mod topic;
+mod values;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use self::address::Address;
+pub use self::describe::{
+    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic,
+};
+pub use self::topic::{
+    CleanupPolicy, Overrides, TimestampType, TopicConfig, TopicConfigError, not_honoured,
+};
+pub use self::values::Values;
+
+use self::property::Status;
+
+/// One property as it was given: `origin` says where, for messages (`--set`, `--listen`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setting {
+    /// A name of the table, or an alias of one.
+    pub name: String,
+    /// Its value, as text.
+    pub value: String,
+    /// Where it was given.
+    pub origin: String,
+}
+
+impl Setting {
+    /// A property given by `origin`.
+    pub fn new(
+        name: impl Into<String>,
+        value: impl Into<String>,
+        origin: impl Into<String>,
+    ) -> Setting {
+        Setting {
+            name: name.into(),
+            value: value.into(),
+            origin: origin.into(),
+        }
+    }
+}
+
+/// Why the settings cannot be used. The text is for the person who gave them.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No such property.
+    #[error("{name}: unknown property.{} ({origin})", suggestion.map(|name| format!(" Did you mean {name}?")).unwrap_or_default())]
+    Unknown {
+        /// What was given.
+        name: String,
+        /// Where.
+        origin: String,
+        /// What was probably meant.
+        suggestion: Option<&'static str>,
+    },
+    /// The value cannot be used.
+    #[error("{name}={value}: {reason} ({origin})")]
+    Invalid {
+        /// The property.
+        name: String,
+        /// Its value, hidden when it is a secret.
+        value: String,
+        /// Where it was given.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// One property was given two values by two names or two ways.
+    #[error("{name} is given twice: {first} and {second}")]
+    Twice {
+        /// The property.
+        name: String,
+        /// `value (origin)` of one.
+        first: String,
+        /// `value (origin)` of the other.
+        second: String,
+    },
+}
+
+/// Something a person should know at start, although the broker goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// Known properties that do nothing yet.
+    NotYet(Vec<String>),
+    /// Real Kafka properties without a meaning here.
+    Ignored(Vec<String>),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (names, one, many) = match self {
+            Warning::NotYet(names) => (names, "is known but does", "are known but do"),
+            Warning::Ignored(names) => (names, "has", "have"),
+        };
+        let (noun, verb) = if names.len() == 1 {
+            ("property", one)
+        } else {
+            ("properties", many)
+        };
+        let rest = match self {
+            Warning::NotYet(_) => "nothing yet",
+            Warning::Ignored(_) => "no meaning here",
+        };
+        write!(
+            f,
+            "{} {noun} {verb} {rest} ({})",
+            names.len(),
+            names.join(", ")
+        )
+    }
+}
+
+/// What an answer of the broker promises (exactly-once rule 8.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Answered from the page cache: survives kill -9, not power loss.
+    Os,
+}
+
+impl Durability {
+    /// The name of the mode, as `tally.durability` takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Durability::Os => "os",
+        }
+    }
+
+    /// What it survives, for the banner.
+    #[must_use]
+    pub const fn promise(self) -> &'static str {
+        match self {
+            Durability::Os => "survives kill -9, not power loss",
+        }
+    }
+}
+
+/// The broker's configuration. Times are milliseconds and sizes bytes, as the field names say.
+///
+/// Each field is the property of the same name with dots for underscores, unless it says otherwise.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Number of this broker.
+    pub node_id: i32,
+    /// `listeners`: the one address to listen on; port 0 chooses.
+    pub listen: Address,
+    /// `advertised.listeners`, when given: see [`BrokerConfig::advertised`].
+    pub advertise: Option<Address>,
+    /// `log.dirs`: the data directory.
+    pub data_dir: PathBuf,
+    /// `tally.http.listeners`; `None` is off.
+    pub http: Option<Address>,
+    /// `tally.durability`.
+    pub durability: Durability,
+    /// `tally.shards`; `None`: by the number of cores.
+    pub shards: Option<usize>,
+    /// `tally.transaction.version`: 0 to 2.
+    pub transaction_version: i16,
+    /// `tally.clamp.replication.factor`.
+    pub clamp_replication_factor: bool,
+    /// Partitions of a topic that does not say.
+    pub num_partitions: i32,
+    /// Replicas of a topic that does not say.
+    pub default_replication_factor: i32,
+    /// Whether Metadata may create topics.
+    pub auto_create_topics_enable: bool,
+    /// Whether DeleteTopics is allowed.
+    pub delete_topic_enable: bool,
+    /// Largest batch of a topic that does not say.
+    pub message_max_bytes: i32,
+    /// Largest request frame.
+    pub socket_request_max_bytes: i32,
+    /// Connections waiting to be accepted.
+    pub socket_listen_backlog_size: i32,
+    /// Most bytes in a Fetch response.
+    pub fetch_max_bytes: i32,
+    /// Most connections.
+    pub max_connections: i32,
+    /// Most connections from one address.
+    pub max_connections_per_ip: i32,
+    /// Idle connections are closed after this; below 0: never.
+    pub connections_max_idle_ms: i64,
+    /// Shortest session of a group member.
+    pub group_min_session_timeout_ms: i32,
+    /// Longest session of a group member.
+    pub group_max_session_timeout_ms: i32,
+    /// Wait for more members in the first rebalance.
+    pub group_initial_rebalance_delay_ms: i32,
+    /// Most members of a group.
+    pub group_max_size: i32,
+    /// Longest metadata of a committed offset.
+    pub offset_metadata_max_bytes: i32,
+    /// Partitions of `__consumer_offsets` when it is created.
+    pub offsets_topic_num_partitions: i32,
+    /// Segment size of `__consumer_offsets`.
+    pub offsets_topic_segment_bytes: i32,
+    /// Longest transaction a producer may ask for.
+    pub transaction_max_timeout_ms: i32,
+    /// How long an idle transactional id lives.
+    pub transactional_id_expiration_ms: i64,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+    pub transaction_abort_timed_out_interval_ms: u64,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`.
+    pub transaction_remove_expired_interval_ms: u64,
+    /// Partitions of `__transaction_state` when it is created.
+    pub transaction_state_log_num_partitions: i32,
+    /// Segment size of `__transaction_state`.
+    pub transaction_state_log_segment_bytes: i32,
+    /// How long a partition remembers an idle producer.
+    pub producer_id_expiration_ms: u64,
+    /// How often idle producers are forgotten.
+    pub producer_id_expiration_check_interval_ms: u64,
+    /// What a topic has that sets nothing itself.
+    pub topic_defaults: Arc<TopicConfig>,
+    /// Every property, for DescribeConfigs and for the defaults of topics.
+    pub values: Values,
+}
+
+impl BrokerConfig {
+    /// Turns settings into a configuration. Of the same name given the same way the last one counts.
+    pub fn from_settings(
+        settings: &[Setting],
+    ) -> Result<(BrokerConfig, Vec<Warning>), ConfigError> {
+        let values = Values::collect(settings)?;
+        refuse_what_is_not_built(&values)?;
+        let config = BrokerConfig::from_values(values)?;
+        config.check_pairs()?;
+        let warnings = warnings(&config.values);
+        Ok((config, warnings))
+    }
+
+    fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {
+        let topic_defaults = TopicConfig::parse(&values, [])
+            .map_err(|error| values.invalid(error.property(), error.to_string()))?
+            .0;
+        let shards = usize::try_from(values.int("tally.shards")).unwrap_or(0);
+        Ok(BrokerConfig {
+            node_id: values.int("node.id"),
+            listen: address::listener(&values)?,
+            advertise: address::advertised(&values)?,
+            data_dir: data_dir(&values)?,
+            http: address::http(&values)?,
+            durability: Durability::Os,
+            shards: (shards > 0).then_some(shards),
+            transaction_version: values.short("tally.transaction.version"),
+            clamp_replication_factor: values.boolean("tally.clamp.replication.factor"),
+            num_partitions: values.int("num.partitions"),
+            default_replication_factor: values.int("default.replication.factor"),
+            auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            delete_topic_enable: values.boolean("delete.topic.enable"),
+            message_max_bytes: values.int("message.max.bytes"),
+            socket_request_max_bytes: values.int("socket.request.max.bytes"),
+            socket_listen_backlog_size: values.int("socket.listen.backlog.size"),
+            fetch_max_bytes: values.int("fetch.max.bytes"),
+            max_connections: values.int("max.connections"),
+            max_connections_per_ip: values.int("max.connections.per.ip"),
+            connections_max_idle_ms: values.long("connections.max.idle.ms"),
+            group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
+            group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),
+            group_initial_rebalance_delay_ms: values.int("group.initial.rebalance.delay.ms"),
+            group_max_size: values.int("group.max.size"),
+            offset_metadata_max_bytes: values.int("offset.metadata.max.bytes"),
+            offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
+            offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
+            transaction_max_timeout_ms: values.int("transaction.max.timeout.ms"),
+            transactional_id_expiration_ms: i64::from(values.int("transactional.id.expiration.ms")),
+            transaction_abort_timed_out_interval_ms: values
+                .unsigned("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            transaction_remove_expired_interval_ms: values
+                .unsigned("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_state_log_num_partitions: values
+                .int("transaction.state.log.num.partitions"),
+            transaction_state_log_segment_bytes: values.int("transaction.state.log.segment.bytes"),
+            producer_id_expiration_ms: values.unsigned("producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: values
+                .unsigned("producer.id.expiration.check.interval.ms"),
+            topic_defaults: Arc::new(topic_defaults),
+            values,
+        })
+    }
+
+    fn check_pairs(&self) -> Result<(), ConfigError> {
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
+            return Err(self.values.invalid(
+                "group.min.session.timeout.ms",
+                format!(
+                    "exceeds group.max.session.timeout.ms {}",
+                    self.group_max_session_timeout_ms
+                ),
+            ));
+        }
+        if self.default_replication_factor > 1 && !self.clamp_replication_factor {
+            return Err(self.values.invalid(
+                "default.replication.factor",
+                "there is 1 broker; use 1, or tally.clamp.replication.factor=true".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What clients are told to connect to, once the listener is bound: what was given (port 0: the bound port), else the
+    /// address that is listened on, or this host's name when that is a wildcard.
+    #[must_use]
+    pub fn advertised(&self, bound: std::net::SocketAddr) -> Address {
+        match &self.advertise {
+            Some(given) => Address {
+                host: given.host.clone(),
+                port: if given.port == 0 {
+                    bound.port()
+                } else {
+                    given.port
+                },
+            },
+            None if bound.ip().is_unspecified() => Address {
+                host: address::host_name(),
+                port: bound.port(),
+            },
+            None => Address {
+                host: self.listen.host.clone(),
+                port: bound.port(),
+            },
+        }
+    }
+}
+
+impl Default for BrokerConfig {
+    /// What a broker does that is told nothing.
+    fn default() -> BrokerConfig {
+        BrokerConfig::from_settings(&[])
+            .expect("the defaults of the table are valid, as its tests show")
+            .0
+    }
+}
+
+/// Values that promise what is not there: accepting them quietly would be a lie about safety.
+fn refuse_what_is_not_built(values: &Values) -> Result<(), ConfigError> {
+    let only = [
+        ("tally.durability", "os", "only os is built yet"),
+        ("tally.produce.validation", "full", "only full is built yet"),
+        (
+            "compression.type",
+            "producer",
+            "recompression by the broker is not built yet; use producer",
+        ),
+        (
+            "authorizer.class.name",
+            "",
+            "access control is not built yet, so it would protect nothing",
+        ),
+    ];
+    for (name, built, reason) in only {
+        if values.text(name).is_some_and(|value| value != built) {
+            return Err(values.invalid(name, reason.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn data_dir(values: &Values) -> Result<PathBuf, ConfigError> {
+    let mut directories = property::list(values.text("log.dirs").unwrap_or_default());
+    match (directories.next(), directories.next()) {
+        (Some(directory), None) => Ok(PathBuf::from(directory)),
+        (None, _) => Err(values.invalid("log.dirs", "must name a directory".to_owned())),
+        (Some(_), Some(_)) => Err(values.invalid(
+            "log.dirs",
+            "more than one data directory is not built yet".to_owned(),
+        )),
+    }
+}
+
+/// One warning per status, so that a whole file of properties does not flood the first screen.
+fn warnings(values: &Values) -> Vec<Warning> {
+    let named = |status| -> Vec<String> {
+        values
+            .given()
+            .filter(|(name, _)| {
+                properties::broker_property(name).is_some_and(|row| row.status == status)
+            })
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    };
+    [
+        Warning::NotYet(named(Status::NotYet)),
+        Warning::Ignored(named(Status::Ignored)),
+    ]
+    .into_iter()
+    .filter(|warning| match warning {
+        Warning::NotYet(names) | Warning::Ignored(names) => !names.is_empty(),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Vec<Setting> {
+        pairs
+            .iter()
+            .map(|(name, value)| Setting::new(*name, *value, "--set"))
+            .collect()
+    }
+
+    #[track_caller]
+    fn config(pairs: &[(&str, &str)]) -> (BrokerConfig, Vec<String>) {
+        let (config, warnings) = BrokerConfig::from_settings(&settings(pairs)).unwrap();
+        (config, warnings.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn check_refused(pairs: &[(&str, &str)], message: &str) {
+        let error = BrokerConfig::from_settings(&settings(pairs)).err();
+        assert_eq!(
+            error.map(|error| error.to_string()).as_deref(),
+            Some(message)
+        );
+    }
+
+    #[test]
+    fn nothing_given_is_kafkas_defaults_on_loopback() {
+        let (config, warnings) = config(&[]);
+        assert_eq!(config.node_id, 1);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:9092");
+        assert_eq!(config.http, None);
+        assert_eq!(config.data_dir, PathBuf::from("./tally-data"));
+        assert_eq!(config.num_partitions, 1);
+        assert_eq!(config.message_max_bytes, 1_048_588);
+        assert_eq!(config.topic_defaults.segment_bytes, 1 << 30);
+        assert_eq!(config.topic_defaults.retention_ms, 604_800_000);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn old_names_and_short_names_are_the_same_property() {
+        let (config, _) = config(&[
+            ("broker.id", "7"),
+            ("segment.bytes", "2097152"),
+            ("log.dir", "/data"),
+        ]);
+        assert_eq!(config.node_id, 7);
+        assert_eq!(config.topic_defaults.segment_bytes, 2_097_152);
+        assert_eq!(config.data_dir, PathBuf::from("/data"));
+        check_refused(
+            &[("broker.id", "7"), ("node.id", "8")],
+            "node.id is given twice: 7 (--set) and 8 (--set)",
+        );
+    }
+
+    #[test]
+    fn the_last_of_one_name_counts() {
+        let (config, _) = config(&[("num.partitions", "2"), ("num.partitions", " 3 ")]);
+        assert_eq!(config.num_partitions, 3);
+    }
+
+    #[test]
+    fn a_flag_and_a_setting_that_disagree_are_refused() {
+        let given = [
+            Setting::new("node.id", "1", "--node-id"),
+            Setting::new("node.id", "2", "--set"),
+        ];
+        assert!(matches!(
+            BrokerConfig::from_settings(&given),
+            Err(ConfigError::Twice { .. })
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_why() {
+        check_refused(
+            &[("log.retension.ms", "1")],
+            "log.retension.ms: unknown property. Did you mean log.retention.ms? (--set)",
+        );
+        check_refused(&[("x", "1")], "x: unknown property. (--set)");
+        check_refused(
+            &[("num.partitions", "0")],
+            "num.partitions=0: must be at least 1 (--set)",
+        );
+        check_refused(
+            &[("tally.durability", "commit")],
+            "tally.durability=commit: only os is built yet (--set)",
+        );
+        check_refused(
+            &[("compression.type", "zstd")],
+            "compression.type=zstd: recompression by the broker is not built yet; use producer (--set)",
+        );
+        check_refused(
+            &[
+                ("ssl.key.password", "secret"),
+                ("group.min.session.timeout.ms", "2000000"),
+            ],
+            "group.min.session.timeout.ms=2000000: exceeds group.max.session.timeout.ms 1800000 (--set)",
+        );
+        check_refused(
+            &[("default.replication.factor", "3")],
+            "default.replication.factor=3: there is 1 broker; use 1, or tally.clamp.replication.factor=true (--set)",
+        );
+    }
+
+    #[test]
+    fn properties_without_effect_are_said_in_one_line_each() {
+        let (_, warnings) = config(&[
+            ("log.retention.hours", "1"),
+            ("num.io.threads", "8"),
+            ("process.roles", "broker,controller"),
+            ("controller.quorum.voters", "1@localhost:9093"),
+            ("auto.create.topics.enable", "false"),
+        ]);
+        assert_eq!(
+            warnings,
+            [
+                "1 property is known but does nothing yet (log.retention.hours)",
+                "3 properties have no meaning here (controller.quorum.voters, num.io.threads, process.roles)",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_advertised_address_follows_the_listener() {
+        let bound = |text: &str| text.parse().unwrap();
+        let (default, _) = config(&[("listeners", "127.0.0.1:0")]);
+        assert_eq!(
+            default.advertised(bound("127.0.0.1:4000")).to_string(),
+            "127.0.0.1:4000"
+        );
+        let (given, _) = config(&[("advertised.listeners", "PLAINTEXT://broker.example:0")]);
+        assert_eq!(
+            given.advertised(bound("127.0.0.1:4000")).to_string(),
+            "broker.example:4000"
+        );
+        let (all, _) = config(&[("listeners", "PLAINTEXT://:9092")]);
+        let told = all.advertised(bound("0.0.0.0:9092"));
+        assert_eq!(told.host, address::host_name());
+    }
+}

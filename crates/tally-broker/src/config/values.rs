@@ -1,0 +1,153 @@
+//! The properties as texts: which were given, and what holds for the others.
+//!
+//! Invariant: every name is a row of the table (or stands under one of its prefixes) and every value passed its check,
+//! so the typed getters cannot fail.
+
+use std::collections::BTreeMap;
+
+use super::properties::{ALIASES, broker_property, similar_broker_property};
+use super::property::parse_boolean;
+use super::{ConfigError, Setting};
+
+/// What was given for one property.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Given {
+    /// The name that was used: the property's own or an alias.
+    name: String,
+    value: String,
+    origin: String,
+}
+
+/// The broker's properties by name, those that were given and the defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Values {
+    given: BTreeMap<String, Given>,
+}
+
+impl Values {
+    /// Checks each setting against the table and keeps it under its property's own name.
+    pub(super) fn collect(settings: &[Setting]) -> Result<Values, ConfigError> {
+        let mut given: BTreeMap<String, Given> = BTreeMap::new();
+        for setting in settings {
+            let name = ALIASES
+                .iter()
+                .find(|(alias, _)| *alias == setting.name)
+                .map_or(setting.name.as_str(), |(_, name)| *name);
+            let next = check(name, setting)?;
+            match given.get(name) {
+                Some(earlier) if is_conflict(earlier, &next) => {
+                    return Err(ConfigError::Twice {
+                        name: name.to_owned(),
+                        first: format!("{} ({})", earlier.value, earlier.origin),
+                        second: format!("{} ({})", next.value, next.origin),
+                    });
+                }
+                _ => {
+                    given.insert(name.to_owned(), next);
+                }
+            }
+        }
+        Ok(Values { given })
+    }
+
+    /// The value of a property, given or default.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.given.get(name) {
+            Some(given) => Some(&given.value),
+            None => broker_property(name).and_then(|row| row.default),
+        }
+    }
+
+    /// The value that was given for a property, if one was.
+    #[must_use]
+    pub fn given_text(&self, name: &str) -> Option<&str> {
+        self.given.get(name).map(|given| given.value.as_str())
+    }
+
+    /// What was given, by name: (name, value).
+    pub fn given(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.given
+            .iter()
+            .map(|(name, given)| (name.as_str(), given.value.as_str()))
+    }
+
+    pub(super) fn int(&self, name: &str) -> i32 {
+        self.parsed(name)
+    }
+
+    pub(super) fn short(&self, name: &str) -> i16 {
+        self.parsed(name)
+    }
+
+    pub(super) fn long(&self, name: &str) -> i64 {
+        self.parsed(name)
+    }
+
+    /// A number whose row allows none below 0.
+    pub(super) fn unsigned(&self, name: &str) -> u64 {
+        self.parsed(name)
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> bool {
+        self.text(name)
+            .and_then(parse_boolean)
+            .unwrap_or_else(|| unchecked(name))
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, name: &str) -> T {
+        self.text(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| unchecked(name))
+    }
+
+    /// The error for a value that passed its row's check and still cannot be used.
+    pub(super) fn invalid(&self, name: &str, reason: String) -> ConfigError {
+        let given = self.given.get(name);
+        ConfigError::Invalid {
+            name: given.map_or(name, |given| &given.name).to_owned(),
+            value: self.text(name).unwrap_or_default().to_owned(),
+            origin: given.map_or("default", |given| &given.origin).to_owned(),
+            reason,
+        }
+    }
+}
+
+/// A getter was asked for a property that the table does not have, or by the wrong type: a mistake in this crate.
+fn unchecked<T>(name: &str) -> T {
+    panic!("{name} has no row with a default of this type in the table of properties")
+}
+
+fn check(name: &str, setting: &Setting) -> Result<Given, ConfigError> {
+    let Some(row) = broker_property(name) else {
+        return Err(ConfigError::Unknown {
+            name: setting.name.clone(),
+            origin: setting.origin.clone(),
+            suggestion: similar_broker_property(name),
+        });
+    };
+    let value = setting.value.trim();
+    if let Err(reason) = row.check(value) {
+        let shown = if row.is_sensitive() {
+            "(hidden)"
+        } else {
+            value
+        };
+        return Err(ConfigError::Invalid {
+            name: setting.name.clone(),
+            value: shown.to_owned(),
+            origin: setting.origin.clone(),
+            reason,
+        });
+    }
+    Ok(Given {
+        name: setting.name.clone(),
+        value: value.to_owned(),
+        origin: setting.origin.clone(),
+    })
+}
+
+/// Repeating a name is a correction; two names or two ways that disagree are a mistake that nobody should guess about.
+fn is_conflict(earlier: &Given, next: &Given) -> bool {
+    earlier.value != next.value && (earlier.name != next.name || earlier.origin != next.origin)
+}

@@ -1,0 +1,772 @@
+//! Which topics there are, who this broker is, and which producer ids are free.
+//!
+//! Owns the in-memory image of the metadata store and every write to it. Invariants:
+//! - What is visible here is durable: a change is committed before the image shows it (N11).
+//! - The incarnation is raised durably before anything else happens, so no leader epoch is ever used twice (N5, N12).
+//! - A topic's id is never used again (N10), nor is a producer id (I-22): a block is durable before its first id leaves.
+//! - The internal topics exist from the first start and keep their partition count, on which the choice of coordinator
+//!   hangs (S-6).
+//!
+//! Keys of the store: `cluster.id`, `node.id`, `incarnation`, `features.epoch`, `producer.ids.next`, `topic/NAME` and
+//! `topic/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
+
+mod names;
+mod random;
+mod record;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tally_protocol::error_code::ErrorCode;
+use tally_protocol::ids::{CoordinatorEpoch, LeaderEpoch, TopicId};
+use tally_storage::{MetaError, MetaStore, Revision};
+
+use crate::config::{BrokerConfig, Overrides, TopicConfig, TopicConfigError};
+
+pub(crate) use self::names::NameError;
+pub(crate) use self::random::{Random, system_random};
+
+use self::record::TopicRecord;
+
+/// The topic that holds committed offsets and groups.
+pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+/// The topic that holds the states of transactions.
+pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
+
+/// Most partitions a topic may have. Kafka has a bound per request (10000 new ones); more than that in one topic of one
+/// broker is a mistake that would only show as memory.
+pub(crate) const PARTITIONS_MAX: i32 = 10_000;
+
+/// A topic as it is now. A change makes a new value.
+#[derive(Clone, Debug)]
+pub(crate) struct Topic {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its id, which data and state are keyed by.
+    pub(crate) id: TopicId,
+    /// Its partitions are 0 to this, excluded.
+    pub(crate) partition_count: i32,
+    /// Its effective configuration.
+    pub(crate) configs: Arc<TopicConfig>,
+    /// The settings it has of its own.
+    pub(crate) overrides: Overrides,
+    /// The broker's incarnation when it was created.
+    pub(crate) created_incarnation: i64,
+    /// Whether the broker writes it and clients may only read it.
+    pub(crate) internal: bool,
+    leader_epoch: LeaderEpoch,
+}
+
+impl Topic {
+    /// The leader epoch of its partitions: one more at each start of the broker, 0 at first (LR-80).
+    #[must_use]
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+}
+
+/// A topic to be created.
+#[derive(Clone, Debug)]
+pub(crate) struct NewTopic {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its number of partitions.
+    pub(crate) partition_count: i32,
+    /// Its own settings, checked already by [`TopicConfig::parse`].
+    pub(crate) overrides: Overrides,
+}
+
+/// Why the metadata cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] MetaError),
+    /// A value that this version did not write.
+    #[error("metadata {key} is {value:?}, which this version cannot read")]
+    Unreadable {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// The data belongs to a broker with another number.
+    #[error("this data belongs to node {stored}, but node.id is {configured}")]
+    OtherNode {
+        /// Whose data it is.
+        stored: i32,
+        /// What was configured.
+        configured: i32,
+    },
+    /// A setting of a stored topic is refused now.
+    #[error("topic {topic}: {error}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong with its settings.
+        error: TopicConfigError,
+    },
+}
+
+/// Why a topic is not created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateTopicError {
+    /// The name is not allowed, or too like another one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// It is there already.
+    #[error("topic {0} already exists")]
+    Exists(String),
+    /// A partition count that no topic may have.
+    #[error("{0} partitions asked; a topic has 1 to {PARTITIONS_MAX}")]
+    Partitions(i32),
+    /// Its settings are refused.
+    #[error(transparent)]
+    Config(#[from] TopicConfigError),
+    /// The store failed; nothing was created.
+    #[error(transparent)]
+    Store(#[from] MetaError),
+}
+
+impl CreateTopicError {
+    /// What a client is told.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            CreateTopicError::Name(_) => ErrorCode::InvalidTopicException,
+            CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
+            CreateTopicError::Partitions(_) => ErrorCode::InvalidPartitions,
+            CreateTopicError::Config(_) => ErrorCode::InvalidConfig,
+            CreateTopicError::Store(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+/// Why a topic is not deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeleteTopicError {
+    /// There is no such topic.
+    #[error("there is no topic {0}")]
+    Unknown(String),
+    /// The broker needs it (LN-9).
+    #[error("{0} is an internal topic")]
+    Internal(String),
+    /// The store failed; the topic is still there.
+    #[error(transparent)]
+    Store(#[from] MetaError),
+}
+
+impl DeleteTopicError {
+    /// What a client is told, when it asked by name.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            DeleteTopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
+            DeleteTopicError::Internal(_) => ErrorCode::InvalidTopicException,
+            DeleteTopicError::Store(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Image {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: BTreeMap<TopicId, Arc<Topic>>,
+    /// Names with dots as underscores, because two topics may not differ in that alone (11.1).
+    by_canonical_name: BTreeMap<String, Arc<str>>,
+}
+
+impl Image {
+    fn insert(&mut self, topic: Topic) -> Arc<Topic> {
+        let topic = Arc::new(topic);
+        self.by_canonical_name
+            .insert(names::canonical(&topic.name), topic.name.clone());
+        self.by_id.insert(topic.id, topic.clone());
+        self.by_name.insert(topic.name.clone(), topic.clone());
+        topic
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.by_canonical_name
+            .remove(&names::canonical(&topic.name));
+        self.by_id.remove(&topic.id);
+        self.by_name.remove(&topic.name);
+    }
+}
+
+/// What only one writer at a time may touch.
+struct Writer {
+    store: Box<dyn MetaStore + Send + Sync>,
+    revision: Revision,
+    random: Random,
+    next_producer_id: i64,
+}
+
+impl Writer {
+    fn commit(&mut self, writes: &[(String, Option<String>)]) -> Result<(), MetaError> {
+        self.revision = self.store.commit(self.revision, writes)?;
+        Ok(())
+    }
+}
+
+/// The metadata of the broker. Reads are short and take no part in writes; writes are durable when they return.
+pub(crate) struct Metadata {
+    config: Arc<BrokerConfig>,
+    cluster_id: String,
+    incarnation: i64,
+    features_epoch: i64,
+    is_new: bool,
+    image: RwLock<Image>,
+    writer: Mutex<Writer>,
+}
+
+impl Metadata {
+    /// Reads the store, raises the incarnation by one and makes what a new store lacks, all in one durable commit.
+    pub(crate) fn open(
+        store: Box<dyn MetaStore + Send + Sync>,
+        config: Arc<BrokerConfig>,
+        mut random: Random,
+    ) -> Result<Metadata, OpenError> {
+        let (entries, revision) = store.load()?;
+        let mut writes = Vec::new();
+        let identity = Identity::next(&entries, &config, &mut random, &mut writes)?;
+        let mut records = record::read_topics(&entries)?;
+        for record in internal_topics(&config, identity.incarnation) {
+            if records.iter().all(|(name, _)| *name != record.name) {
+                let id = new_topic_id(&mut random, |id| {
+                    records.iter().all(|(_, stored)| stored.id != id)
+                });
+                let record = TopicRecord { id, ..record };
+                record.write(&mut writes);
+                records.push((record.name.clone(), record));
+            }
+        }
+        let mut image = Image::default();
+        for (_, record) in records {
+            image.insert(topic_of(record, &config, identity.incarnation)?);
+        }
+        let mut writer = Writer {
+            store,
+            revision,
+            random,
+            next_producer_id: identity.next_producer_id,
+        };
+        writer.commit(&writes)?;
+        Ok(Metadata {
+            config,
+            cluster_id: identity.cluster_id,
+            incarnation: identity.incarnation,
+            features_epoch: identity.features_epoch,
+            is_new: identity.is_new,
+            image: RwLock::new(image),
+            writer: Mutex::new(writer),
+        })
+    }
+
+    /// The cluster's id: 22 characters of base64url (LR-135).
+    #[must_use]
+    pub(crate) fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// How often this broker was started on this data, this time included.
+    #[must_use]
+    pub(crate) fn incarnation(&self) -> i64 {
+        self.incarnation
+    }
+
+    /// Whether the store was empty before this start.
+    #[must_use]
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The epoch of the coordinators of this run; it never falls (M-5).
+    #[must_use]
+    pub(crate) fn coordinator_epoch(&self) -> CoordinatorEpoch {
+        CoordinatorEpoch(epoch(self.incarnation))
+    }
+
+    /// The epoch of the finalized features: 0 or more, else clients do not use them.
+    #[must_use]
+    pub(crate) fn features_epoch(&self) -> i64 {
+        self.features_epoch
+    }
+
+    /// The topic of this name.
+    #[must_use]
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.read(|image| image.by_name.get(name).cloned())
+    }
+
+    /// The topic of this id.
+    #[must_use]
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.read(|image| image.by_id.get(&id).cloned())
+    }
+
+    /// All topics by name, the internal ones too.
+    #[must_use]
+    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
+        self.read(|image| image.by_name.values().cloned().collect())
+    }
+
+    /// Whether a topic of this name could be created, by its name alone (11.1, 11.2): refused names and names too like
+    /// another one, names that are taken.
+    pub(crate) fn check_new_name(&self, name: &str) -> Result<(), CreateTopicError> {
+        names::check(name)?;
+        self.read(|image| {
+            if image.by_name.contains_key(name) {
+                return Err(CreateTopicError::Exists(name.to_owned()));
+            }
+            match image.by_canonical_name.get(&names::canonical(name)) {
+                Some(other) => Err(NameError::Collides {
+                    name: name.to_owned(),
+                    other: other.to_string(),
+                }
+                .into()),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Creates a topic; it is durable and visible on return.
+    pub(crate) fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+        let mut writer = self.write();
+        // Under the writer's lock, so that no other creation comes between check and commit.
+        self.check_new_name(&new.name)?;
+        if !(1..=PARTITIONS_MAX).contains(&new.partition_count) {
+            return Err(CreateTopicError::Partitions(new.partition_count));
+        }
+        let id = new_topic_id(&mut writer.random, |id| self.topic_by_id(id).is_none());
+        let record = TopicRecord {
+            name: new.name,
+            id,
+            partition_count: new.partition_count,
+            created_incarnation: self.incarnation,
+            internal: false,
+            overrides: new.overrides,
+        };
+        let mut writes = Vec::new();
+        record.write(&mut writes);
+        let topic = topic_with_config(record, &self.config, self.incarnation)?;
+        writer.commit(&writes)?;
+        Ok(self.change(|image| image.insert(topic)))
+    }
+
+    /// Deletes a topic: on return it is gone for good from the metadata. Its data is the caller's to remove.
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, DeleteTopicError> {
+        let mut writer = self.write();
+        let Some(topic) = self.topic(name) else {
+            return Err(DeleteTopicError::Unknown(name.to_owned()));
+        };
+        if topic.internal {
+            return Err(DeleteTopicError::Internal(name.to_owned()));
+        }
+        writer.commit(&record::removal(&topic.name, &topic.overrides))?;
+        self.change(|image| image.remove(&topic));
+        Ok(topic)
+    }
+
+    /// Reserves producer ids. They are durable on return and never given again, used or not (I-22).
+    pub(crate) fn reserve_producer_ids(&self, count: u32) -> Result<Range<i64>, MetaError> {
+        let mut writer = self.write();
+        let start = writer.next_producer_id;
+        let end = start
+            .checked_add(i64::from(count))
+            .expect("nobody can reserve all 64-bit numbers in blocks of 32 bits");
+        writer.commit(&[(record::NEXT_PRODUCER_ID.to_owned(), Some(end.to_string()))])?;
+        writer.next_producer_id = end;
+        Ok(start..end)
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        // A writer that panicked ended the process (`panic = "abort"`), or is a failed test: the image itself is whole.
+        look(&self.image.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Image) -> T) -> T {
+        change(&mut self.image.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who this broker is in this run.
+struct Identity {
+    cluster_id: String,
+    incarnation: i64,
+    features_epoch: i64,
+    next_producer_id: i64,
+    is_new: bool,
+}
+
+impl Identity {
+    fn next(
+        entries: &BTreeMap<String, String>,
+        config: &BrokerConfig,
+        random: &mut Random,
+        writes: &mut Vec<(String, Option<String>)>,
+    ) -> Result<Identity, OpenError> {
+        let is_new = !entries.contains_key(record::CLUSTER_ID);
+        let stored_node = record::number(entries, record::NODE_ID)?;
+        if let Some(stored) = stored_node
+            && stored != i64::from(config.node_id)
+        {
+            return Err(OpenError::OtherNode {
+                stored: i32::try_from(stored).unwrap_or(i32::MAX),
+                configured: config.node_id,
+            });
+        }
+        let identity = Identity {
+            cluster_id: match entries.get(record::CLUSTER_ID) {
+                Some(stored) => stored.clone(),
+                None => new_cluster_id(random),
+            },
+            incarnation: record::number(entries, record::INCARNATION)?.unwrap_or(0) + 1,
+            features_epoch: record::number(entries, record::FEATURES_EPOCH)?.unwrap_or(0),
+            next_producer_id: record::number(entries, record::NEXT_PRODUCER_ID)?.unwrap_or(0),
+            is_new,
+        };
+        let mut put = |key: &str, value: String| writes.push((key.to_owned(), Some(value)));
+        put(record::INCARNATION, identity.incarnation.to_string());
+        if is_new {
+            put(record::CLUSTER_ID, identity.cluster_id.clone());
+            put(record::FEATURES_EPOCH, identity.features_epoch.to_string());
+        }
+        if stored_node.is_none() {
+            put(record::NODE_ID, config.node_id.to_string());
+        }
+        Ok(identity)
+    }
+}
+
+/// The internal topics as they are created, without their ids.
+fn internal_topics(config: &BrokerConfig, incarnation: i64) -> [TopicRecord; 2] {
+    let internal = |name: &str, partition_count: i32, segment_bytes: i32| TopicRecord {
+        name: name.to_owned(),
+        id: TopicId::ZERO,
+        partition_count,
+        created_incarnation: incarnation,
+        internal: true,
+        // Kafka's own settings for them. The segment size may be below what clients may ask for.
+        overrides: Overrides::from([
+            ("cleanup.policy".to_owned(), "compact".to_owned()),
+            (
+                "internal.segment.bytes".to_owned(),
+                segment_bytes.to_string(),
+            ),
+        ]),
+    };
+    [
+        internal(
+            CONSUMER_OFFSETS,
+            config.offsets_topic_num_partitions,
+            config.offsets_topic_segment_bytes,
+        ),
+        internal(
+            TRANSACTION_STATE,
+            config.transaction_state_log_num_partitions,
+            config.transaction_state_log_segment_bytes,
+        ),
+    ]
+}
+
+fn topic_of(
+    record: TopicRecord,
+    config: &BrokerConfig,
+    incarnation: i64,
+) -> Result<Topic, OpenError> {
+    let name = record.name.clone();
+    topic_with_config(record, config, incarnation)
+        .map_err(|error| OpenError::Topic { topic: name, error })
+}
+
+fn topic_with_config(
+    record: TopicRecord,
+    config: &BrokerConfig,
+    incarnation: i64,
+) -> Result<Topic, TopicConfigError> {
+    let configs = if record.overrides.is_empty() {
+        config.topic_defaults.clone()
+    } else {
+        let settings = record
+            .overrides
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(value.as_str())));
+        Arc::new(TopicConfig::parse(&config.values, settings)?.0)
+    };
+    Ok(Topic {
+        name: record.name.into(),
+        id: record.id,
+        partition_count: record.partition_count,
+        configs,
+        overrides: record.overrides,
+        created_incarnation: record.created_incarnation,
+        internal: record.internal,
+        leader_epoch: LeaderEpoch(epoch(incarnation - record.created_incarnation)),
+    })
+}
+
+/// A count of starts as an epoch of the wire: two thousand million starts are not reached.
+fn epoch(starts: i64) -> i32 {
+    i32::try_from(starts).expect("the broker has been started fewer than 2^31 times")
+}
+
+/// A random id that no topic has, and that is none of those with a meaning (all zero, and Kafka's metadata topic: one).
+fn new_topic_id(random: &mut Random, is_free: impl Fn(TopicId) -> bool) -> TopicId {
+    loop {
+        let id = TopicId(random::uuid(random));
+        if is_free(id) {
+            return id;
+        }
+    }
+}
+
+/// A cluster id that no command line takes for a flag.
+fn new_cluster_id(random: &mut Random) -> String {
+    loop {
+        let id = names::base64url(random::uuid(random));
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::config::Setting;
+
+    type Entries = BTreeMap<String, String>;
+
+    /// A store in memory that outlives its broker and can be told to fail.
+    #[derive(Clone, Default)]
+    struct Memory {
+        entries: Arc<Mutex<(Entries, u64)>>,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl MetaStore for Memory {
+        fn load(&self) -> Result<(Entries, Revision), MetaError> {
+            let stored = self.entries.lock().unwrap();
+            Ok((stored.0.clone(), Revision(stored.1)))
+        }
+
+        fn commit(
+            &self,
+            expect: Revision,
+            writes: &[(String, Option<String>)],
+        ) -> Result<Revision, MetaError> {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(failure());
+            }
+            let mut stored = self.entries.lock().unwrap();
+            assert_eq!(expect.0, stored.1);
+            for (key, value) in writes {
+                match value {
+                    Some(value) => stored.0.insert(key.clone(), value.clone()),
+                    None => stored.0.remove(key),
+                };
+            }
+            stored.1 += 1;
+            Ok(Revision(stored.1))
+        }
+    }
+
+    fn failure() -> MetaError {
+        MetaError::Io {
+            what: "write",
+            path: "meta".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        }
+    }
+
+    fn counting_random() -> Random {
+        let mut next = 0u8;
+        Box::new(move |bytes| {
+            next += 1;
+            bytes.fill(next);
+        })
+    }
+
+    fn config(pairs: &[(&str, &str)]) -> Arc<BrokerConfig> {
+        let settings: Vec<Setting> = pairs
+            .iter()
+            .map(|(name, value)| Setting::new(*name, *value, "--set"))
+            .collect();
+        Arc::new(BrokerConfig::from_settings(&settings).unwrap().0)
+    }
+
+    #[track_caller]
+    fn open(memory: &Memory, pairs: &[(&str, &str)]) -> Metadata {
+        Metadata::open(Box::new(memory.clone()), config(pairs), counting_random()).unwrap()
+    }
+
+    fn new_topic(name: &str) -> NewTopic {
+        NewTopic {
+            name: name.to_owned(),
+            partition_count: 3,
+            overrides: Overrides::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(metadata: &Metadata, name: &str, code: ErrorCode) {
+        let error = metadata.create_topic(new_topic(name)).unwrap_err();
+        assert_eq!(error.code(), code, "{name}: {error}");
+    }
+
+    #[test]
+    fn a_new_store_gets_an_identity_and_the_internal_topics() {
+        let metadata = open(&Memory::default(), &[("offsets.topic.num.partitions", "5")]);
+        assert!(metadata.is_new());
+        assert_eq!(metadata.cluster_id().len(), 22);
+        assert_eq!(metadata.incarnation(), 1);
+        assert_eq!(metadata.features_epoch(), 0);
+        let topics = metadata.topics();
+        let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
+        assert_eq!(names, [CONSUMER_OFFSETS, TRANSACTION_STATE]);
+        assert!(topics.iter().all(|topic| topic.internal));
+        assert!(
+            topics
+                .iter()
+                .all(|topic| topic.configs.cleanup_policy.compact)
+        );
+        assert_eq!(topics[0].partition_count, 5);
+        assert_eq!(topics[0].configs.segment_bytes, 104_857_600);
+        assert_eq!(topics[1].partition_count, 50);
+    }
+
+    #[test]
+    fn n5_every_start_raises_the_epochs_and_nothing_else() {
+        let memory = Memory::default();
+        let first = open(&memory, &[]);
+        first.create_topic(new_topic("a")).unwrap();
+        let again = open(&memory, &[("offsets.topic.num.partitions", "5")]);
+        assert!(!again.is_new());
+        assert_eq!(again.cluster_id(), first.cluster_id());
+        assert_eq!(again.coordinator_epoch(), CoordinatorEpoch(2));
+        let offsets = again.topic(CONSUMER_OFFSETS).unwrap();
+        assert_eq!(offsets.partition_count, 50, "fixed at the first start");
+        assert_eq!(offsets.leader_epoch(), LeaderEpoch(1));
+        let topic = again.topic("a").unwrap();
+        assert_eq!(topic.leader_epoch(), LeaderEpoch(1));
+        assert_eq!(topic.id, first.topic("a").unwrap().id);
+        again.create_topic(new_topic("b")).unwrap();
+        assert_eq!(again.topic("b").unwrap().leader_epoch(), LeaderEpoch(0));
+    }
+
+    #[test]
+    fn i22_producer_ids_are_never_given_twice() {
+        let memory = Memory::default();
+        let first = open(&memory, &[]);
+        assert_eq!(first.reserve_producer_ids(1000).unwrap(), 0..1000);
+        assert_eq!(first.reserve_producer_ids(10).unwrap(), 1000..1010);
+        memory.fails.store(true, Ordering::Relaxed);
+        assert!(first.reserve_producer_ids(1).is_err());
+        memory.fails.store(false, Ordering::Relaxed);
+        assert_eq!(first.reserve_producer_ids(1).unwrap(), 1010..1011);
+        assert_eq!(
+            open(&memory, &[]).reserve_producer_ids(1).unwrap(),
+            1011..1012
+        );
+    }
+
+    #[test]
+    fn l81_names_are_checked() {
+        let metadata = open(&Memory::default(), &[]);
+        metadata.create_topic(new_topic("a.b")).unwrap();
+        metadata.create_topic(new_topic(&"x".repeat(249))).unwrap();
+        check_refused(&metadata, "a.b", ErrorCode::TopicAlreadyExists);
+        check_refused(&metadata, "a_b", ErrorCode::InvalidTopicException);
+        check_refused(
+            &metadata,
+            &"x".repeat(250),
+            ErrorCode::InvalidTopicException,
+        );
+        check_refused(&metadata, ".", ErrorCode::InvalidTopicException);
+        check_refused(&metadata, "..", ErrorCode::InvalidTopicException);
+        check_refused(&metadata, "", ErrorCode::InvalidTopicException);
+        check_refused(&metadata, "a/b", ErrorCode::InvalidTopicException);
+        check_refused(&metadata, "ä", ErrorCode::InvalidTopicException);
+        metadata.delete_topic("a.b").unwrap();
+        metadata.create_topic(new_topic("a_b")).unwrap();
+    }
+
+    #[test]
+    fn l85_a_topic_made_again_has_a_new_id() {
+        let memory = Memory::default();
+        let metadata = open(&memory, &[]);
+        let old = metadata.create_topic(new_topic("a")).unwrap();
+        metadata.delete_topic("a").unwrap();
+        assert!(metadata.topic("a").is_none());
+        assert!(metadata.topic_by_id(old.id).is_none());
+        let new = metadata.create_topic(new_topic("a")).unwrap();
+        assert_ne!(new.id, old.id);
+        assert_eq!(metadata.topic_by_id(new.id).unwrap().name, new.name);
+    }
+
+    #[test]
+    fn l85_internal_topics_stay() {
+        let metadata = open(&Memory::default(), &[]);
+        let error = metadata.delete_topic(CONSUMER_OFFSETS).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidTopicException);
+        let error = metadata.delete_topic("none").unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UnknownTopicOrPartition);
+    }
+
+    #[test]
+    fn settings_of_a_topic_survive_and_go_with_it() {
+        let memory = Memory::default();
+        let metadata = open(&memory, &[]);
+        let new = NewTopic {
+            overrides: Overrides::from([("cleanup.policy".into(), "compact, delete".into())]),
+            ..new_topic("a")
+        };
+        metadata.create_topic(new).unwrap();
+        let again = open(&memory, &[]);
+        let topic = again.topic("a").unwrap();
+        assert!(topic.configs.cleanup_policy.compact && topic.configs.cleanup_policy.delete);
+        assert_eq!(topic.partition_count, 3);
+        again.delete_topic("a").unwrap();
+        let entries = memory.entries.lock().unwrap().0.clone();
+        assert!(
+            entries.keys().all(|key| !key.starts_with("topic/a")),
+            "{entries:?}"
+        );
+    }
+
+    #[test]
+    fn a_failed_store_changes_nothing() {
+        let memory = Memory::default();
+        let metadata = open(&memory, &[]);
+        metadata.create_topic(new_topic("a")).unwrap();
+        memory.fails.store(true, Ordering::Relaxed);
+        check_refused(&metadata, "b", ErrorCode::KafkaStorageError);
+        assert!(metadata.topic("b").is_none());
+        assert!(metadata.delete_topic("a").is_err());
+        assert!(metadata.topic("a").is_some());
+    }
+
+    #[test]
+    fn data_of_another_node_is_refused() {
+        let memory = Memory::default();
+        drop(open(&memory, &[]));
+        let outcome = Metadata::open(
+            Box::new(memory),
+            config(&[("node.id", "2")]),
+            counting_random(),
+        );
+        let message = outcome.err().map(|error| error.to_string());
+        assert_eq!(
+            message.as_deref(),
+            Some("this data belongs to node 1, but node.id is 2")
+        );
+    }
+}

@@ -183,15 +183,15 @@ pub struct BrokerConfig {
     /// Largest batch of a topic that does not say.
     pub message_max_bytes: i32,
     /// Largest request frame.
-    pub socket_request_max_bytes: i32,
+    pub socket_request_max_bytes: usize,
     /// Connections waiting to be accepted.
     pub socket_listen_backlog_size: i32,
     /// Most bytes in a Fetch response.
-    pub fetch_max_bytes: i32,
+    pub fetch_max_bytes: usize,
     /// Most connections.
-    pub max_connections: i32,
+    pub max_connections: usize,
     /// Most connections from one address.
-    pub max_connections_per_ip: i32,
+    pub max_connections_per_ip: usize,
     /// Idle connections are closed after this; below 0: never.
     pub connections_max_idle_ms: i64,
     /// Shortest session of a group member.
@@ -201,9 +201,9 @@ pub struct BrokerConfig {
     /// Wait for more members in the first rebalance.
     pub group_initial_rebalance_delay_ms: i32,
     /// Most members of a group.
-    pub group_max_size: i32,
+    pub group_max_size: usize,
     /// Longest metadata of a committed offset.
-    pub offset_metadata_max_bytes: i32,
+    pub offset_metadata_max_bytes: usize,
     /// Partitions of `__consumer_offsets` when it is created.
     pub offsets_topic_num_partitions: i32,
     /// Segment size of `__consumer_offsets`.
@@ -263,17 +263,17 @@ impl BrokerConfig {
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
             message_max_bytes: values.int("message.max.bytes"),
-            socket_request_max_bytes: values.int("socket.request.max.bytes"),
+            socket_request_max_bytes: values.unsigned("socket.request.max.bytes"),
             socket_listen_backlog_size: values.int("socket.listen.backlog.size"),
-            fetch_max_bytes: values.int("fetch.max.bytes"),
-            max_connections: values.int("max.connections"),
-            max_connections_per_ip: values.int("max.connections.per.ip"),
+            fetch_max_bytes: values.unsigned("fetch.max.bytes"),
+            max_connections: values.unsigned("max.connections"),
+            max_connections_per_ip: values.unsigned("max.connections.per.ip"),
             connections_max_idle_ms: values.long("connections.max.idle.ms"),
             group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),
             group_initial_rebalance_delay_ms: values.int("group.initial.rebalance.delay.ms"),
-            group_max_size: values.int("group.max.size"),
-            offset_metadata_max_bytes: values.int("offset.metadata.max.bytes"),
+            group_max_size: values.unsigned("group.max.size"),
+            offset_metadata_max_bytes: values.unsigned("offset.metadata.max.bytes"),
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
             transaction_max_timeout_ms: values.int("transaction.max.timeout.ms"),

@@ -15,11 +15,12 @@ mod random;
 mod record;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tally_protocol::error_code::ErrorCode;
-use tally_protocol::ids::{CoordinatorEpoch, LeaderEpoch, TopicId};
+use tally_protocol::ids::{CoordinatorEpoch, LeaderEpoch, PartitionId, TopicId};
 use tally_storage::{MetaError, MetaStore, Revision};
 
 use crate::config::{BrokerConfig, Overrides, TopicConfig, TopicConfigError};
@@ -306,6 +307,20 @@ impl Metadata {
         self.read(|image| image.by_id.get(&id).cloned())
     }
 
+    /// The id of a partition, if there is such a topic and it has such a partition.
+    #[must_use]
+    pub(crate) fn partition_id(&self, name: &str, partition: i32) -> Option<PartitionId> {
+        self.read(|image| {
+            let topic = image.by_name.get(name)?;
+            (0..topic.partition_count)
+                .contains(&partition)
+                .then_some(PartitionId {
+                    topic: topic.id,
+                    index: partition,
+                })
+        })
+    }
+
     /// All topics by name, the internal ones too.
     #[must_use]
     pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
@@ -392,6 +407,15 @@ impl Metadata {
 
     fn write(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metadata")
+            .field("cluster_id", &self.cluster_id)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -655,6 +679,9 @@ mod tests {
         let offsets = again.topic(CONSUMER_OFFSETS).unwrap();
         assert_eq!(offsets.partition_count, 50, "fixed at the first start");
         assert_eq!(offsets.leader_epoch(), LeaderEpoch(1));
+        let id = |partition| again.partition_id(CONSUMER_OFFSETS, partition);
+        assert_eq!(id(49).map(|id| id.topic), Some(offsets.id));
+        assert_eq!((id(50), id(-1)), (None, None));
         let topic = again.topic("a").unwrap();
         assert_eq!(topic.leader_epoch(), LeaderEpoch(1));
         assert_eq!(topic.id, first.topic("a").unwrap().id);

@@ -287,7 +287,7 @@ pub const BROKER: &[Property] = properties! {
     "num.recovery.threads.per.data.dir": Int = "2", at_least(1), ignored; "Tally sizes its threads by the number of cores."
     "num.replica.alter.log.dirs.threads": Int, Any, ignored; "There is one data directory."
     "num.replica.fetchers": Int = "1", at_least(1), ignored; "For replication between Kafka brokers, which Tally does not have."
-    "offset.metadata.max.bytes": Int = "4096", Any, honoured; "Longest metadata text of a committed offset, in bytes."
+    "offset.metadata.max.bytes": Int = "4096", at_least(0), honoured; "Longest metadata text of a committed offset, in bytes."
     "offsets.commit.timeout.ms": Int = "5000", at_least(1), not_yet; "Longest wait of an offset commit for its records to be durable, in milliseconds."
     "offsets.load.buffer.size": Int = "5242880", at_least(1), ignored; "Tally reads its offsets log through the page cache."
     "offsets.retention.check.interval.ms": Long = "600000", at_least(1), not_yet; "How often expired offsets are removed, in milliseconds."

@@ -85,7 +85,7 @@ impl Values {
     }
 
     /// A number whose row allows none below 0.
-    pub(super) fn unsigned(&self, name: &str) -> u64 {
+    pub(super) fn unsigned<T: Unsigned>(&self, name: &str) -> T {
         self.parsed(name)
     }
 
@@ -112,6 +112,11 @@ impl Values {
         }
     }
 }
+
+/// Numbers that cannot be below 0.
+pub(super) trait Unsigned: std::str::FromStr {}
+impl Unsigned for u64 {}
+impl Unsigned for usize {}
 
 /// A getter was asked for a property that the table does not have, or by the wrong type: a mistake in this crate.
 fn unchecked<T>(name: &str) -> T {

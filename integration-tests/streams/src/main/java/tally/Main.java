@@ -87,7 +87,7 @@ public final class Main {
 
     private static Map<String, String> options(String[] args) {
         if (args.length == 0 || !args[0].equals("processor")) {
-            throw new IllegalArgumentException("usage: processor --name value ... (the feeder of another client feeds it)");
+            throw new IllegalArgumentException("usage: processor --name value ... (feeder is a role of the Java client)");
         }
         var options = new HashMap<String, String>();
         for (int i = 1; i < args.length; i += 2) {

@@ -13,8 +13,6 @@ pub(crate) const INPUT: &str = "flights";
 pub(crate) const OUTPUT: &str = "flights-out";
 pub(crate) const COUNTS: &str = "flights-per-hour";
 pub(crate) const GROUP: &str = "flights-processors";
-/// Inputs per transaction at most.
-const BATCH: &str = "200";
 /// One transaction in so many is aborted on purpose.
 const ABORT_EVERY: &str = "10";
 
@@ -43,6 +41,8 @@ pub(crate) struct Client {
     pub(crate) bootstrap: String,
     pub(crate) data: PathBuf,
     pub(crate) count: u64,
+    /// Inputs per transaction at most.
+    pub(crate) batch: u64,
     pub(crate) no_idempotence: bool,
     pub(crate) offsets_first: bool,
     pub(crate) directory: PathBuf,
@@ -121,7 +121,8 @@ impl Client {
         arguments.extend(["--transactional-id".to_owned(), format!("{GROUP}-{slot}")]);
         arguments.extend(words(&["--in", INPUT, "--out", OUTPUT, "--counts", COUNTS]));
         arguments.extend(["--instance".to_owned(), start.to_string()]);
-        arguments.extend(words(&["--batch", BATCH, "--abort-every", ABORT_EVERY]));
+        arguments.extend(["--batch".to_owned(), self.batch.to_string()]);
+        arguments.extend(words(&["--abort-every", ABORT_EVERY]));
         if self.offsets_first {
             arguments.push("--offsets-first".to_owned());
         }

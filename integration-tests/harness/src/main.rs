@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -74,6 +74,9 @@ struct Options {
     workdir: PathBuf,
     #[arg(long, default_value_t = 20_000)]
     records: u64,
+    /// Inputs per transaction at most
+    #[arg(long, default_value_t = 200)]
+    batch: u64,
     #[arg(long, default_value_t = 2)]
     broker_kills: u64,
     #[arg(long, default_value_t = 3)]
@@ -83,6 +86,9 @@ struct Options {
     /// Draws the plan; the time by default
     #[arg(long)]
     seed: Option<u64>,
+    /// Seconds after which the run has failed, whatever it has come to
+    #[arg(long, default_value_t = 3600)]
+    deadline: u64,
     /// Force a fault that the judge must see
     #[arg(long)]
     control: Option<Control>,
@@ -132,6 +138,7 @@ fn run(options: &Options) -> Result<bool> {
         },
         data: options.data.canonicalize()?,
         workdir,
+        batch: options.batch,
         steps: plan::draw(seed, amounts, options.control),
         control: options.control,
         expect_clean_stop: options.broker.is_some(),
@@ -145,20 +152,23 @@ fn run(options: &Options) -> Result<bool> {
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = run::run(flights, setup) => outcome,
+            () = tokio::time::sleep(Duration::from_secs(options.deadline)) => bail!("not done after {} s", options.deadline),
             () = interrupted() => bail!("interrupted"),
         }
     });
     // What is still blocked in a call of librdkafka is not waited for.
     runtime.shutdown_background();
     match outcome {
-        Ok(outcome) => Ok(report::print(
-            &options.client,
-            options.records,
-            options.control,
-            &outcome,
-            begin.elapsed(),
-            &logs,
-        )),
+        Ok(outcome) => {
+            let about = report::About {
+                client: &options.client,
+                records: options.records,
+                seed,
+                control: options.control,
+                time: begin.elapsed(),
+            };
+            Ok(report::print(&about, &outcome, &logs))
+        }
         Err(error) => {
             report::print_logs(&logs);
             eprintln!(

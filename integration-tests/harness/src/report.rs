@@ -8,20 +8,25 @@ use crate::plan::Control;
 use crate::run::Outcome;
 
 /// The head of the table. Kills are the broker's + the processors'.
-pub(crate) const HEAD: &str = "client                  records  transactions   kills  cuts    lost  doubled    torn   other  seconds";
+pub(crate) const HEAD: &str = "client                   records  transactions  kills  cuts    lost  doubled    torn   other  seconds  seed";
 /// Lines of each log that are shown.
 const TAIL_LINES: usize = 15;
 
+/// What a run was, beside what came of it.
+pub(crate) struct About<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) records: u64,
+    pub(crate) seed: u64,
+    pub(crate) control: Option<Control>,
+    pub(crate) time: Duration,
+}
+
 /// Prints the line of this run, and says whether it is as it must be.
-pub(crate) fn print(
-    client: &str,
-    records: u64,
-    control: Option<Control>,
-    outcome: &Outcome,
-    time: Duration,
-    logs: &Path,
-) -> bool {
+pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
     let found = &outcome.findings;
+    let About {
+        client, control, ..
+    } = *about;
     let (name, good) = match control {
         None => (client.to_owned(), found.is_clean()),
         Some(Control::NoIdempotence) => (
@@ -34,7 +39,8 @@ pub(crate) fn print(
         ),
     };
     println!(
-        "{name:<23} {records:>7} {:>13} {:>7} {:>5} {:>7} {:>8} {:>7} {:>7} {:>8.1}",
+        "{name:<25}{:>7} {:>13} {:>6} {:>5} {:>7} {:>8} {:>7} {:>7} {:>8.1}  {}",
+        about.records,
         outcome.transactions,
         format!("{}+{}", outcome.broker_kills, outcome.processor_kills),
         outcome.cuts,
@@ -42,7 +48,8 @@ pub(crate) fn print(
         found.doubled,
         found.torn,
         found.other,
-        time.as_secs_f64()
+        about.time.as_secs_f64(),
+        about.seed
     );
     let text = found.examples.join("\n");
     // The directory is the caller's to keep; a run is not worse for a note that could not be left there.

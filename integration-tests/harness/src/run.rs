@@ -42,6 +42,7 @@ pub(crate) struct Setup {
     pub(crate) broker: Kind,
     pub(crate) data: PathBuf,
     pub(crate) workdir: PathBuf,
+    pub(crate) batch: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) control: Option<Control>,
     /// Whether the broker must also stop cleanly when it is asked to.
@@ -93,6 +94,7 @@ pub(crate) async fn run(flights: Arc<Flights>, setup: Setup) -> Result<Outcome> 
         bootstrap: proxy.address.to_string(),
         data: setup.data.clone(),
         count: flights.count(),
+        batch: setup.batch,
         no_idempotence: setup.control == Some(Control::NoIdempotence),
         offsets_first: setup.control == Some(Control::OffsetsFirst),
         directory: setup.workdir.clone(),

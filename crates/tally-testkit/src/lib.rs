@@ -1,1 +1,15 @@
-//! Simulated parts, builders and a wire client for tests.
+//! Simulated parts, builders and a wire client for tests. Never part of a release.
+//!
+//! - [`wire`]: one connection, frames and typed requests;
+//! - [`client`]: the calls that the wire tests make most, as functions;
+//! - [`batches`]: record batches with every field open to abuse, and a reader of what a broker returns;
+//! - [`broker`]: the real binary as a process, one for all tests of a program or one for a single test;
+//! - [`waiting`]: waiting for a condition.
+
+#![forbid(unsafe_code)]
+
+pub mod batches;
+pub mod broker;
+pub mod client;
+pub mod waiting;
+pub mod wire;

@@ -1,0 +1,200 @@
+//! The broker under test, as a process.
+//!
+//! [`Broker::shared`] is one process for all tests of a program; [`Broker::start`] is one for a single test, which may
+//! kill it and start it again on its data. What runs is the `tally` binary that the caller names, unless:
+//! - `TALLY_TEST_BROKER=HOST:PORT` points the shared tests at a broker that runs already;
+//! - `TALLY_TEST_REFERENCE=1` runs `scripts/reference-kafka` instead, to see whether a test asks for what Apache Kafka does.
+
+use crate::client::Client;
+use crate::waiting::wait_for;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+
+/// Properties that every broker of the tests gets: nothing waits longer than it has to.
+const SETTINGS: [&str; 2] = [
+    "group.initial.rebalance.delay.ms=0",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms=200",
+];
+
+/// A broker process of one test.
+#[derive(Debug)]
+pub struct Broker {
+    program: PathBuf,
+    directory: PathBuf,
+    settings: Vec<String>,
+    child: Option<Child>,
+    address: String,
+}
+
+impl Broker {
+    /// The address of the broker that all tests of this program share. `program` is the `tally` binary.
+    pub fn shared(program: &str) -> &'static str {
+        static ADDRESS: OnceLock<String> = OnceLock::new();
+        ADDRESS.get_or_init(|| {
+            if let Ok(address) = std::env::var("TALLY_TEST_BROKER") {
+                return address;
+            }
+            let program = program.to_owned();
+            let (tell, told) = mpsc::channel();
+            // The broker ends with the thread that started it, and a test's thread ends with the test.
+            std::thread::spawn(move || {
+                let broker = Broker::start(&program, &[]);
+                tell.send(broker.address.clone()).expect("somebody waits");
+                loop {
+                    std::thread::park();
+                }
+            });
+            told.recv().expect("the broker starts")
+        })
+    }
+
+    /// Starts a broker on a new directory, with further settings (`KEY=VALUE`).
+    #[track_caller]
+    pub fn start(program: &str, settings: &[&str]) -> Broker {
+        let settings = SETTINGS.iter().chain(settings);
+        let mut broker = Broker {
+            program: PathBuf::from(program),
+            directory: new_directory(),
+            settings: settings.map(|&setting| setting.to_owned()).collect(),
+            child: None,
+            address: String::new(),
+        };
+        broker.start_again();
+        broker
+    }
+
+    /// Starts the broker again on the data it left.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let port_file = self.directory.join("port");
+        let _absent = fs::remove_file(&port_file).is_err();
+        let mut child = self
+            .command(&port_file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the broker's program can be run");
+        self.address = wait_for("the broker's port file", || {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                panic!("the broker ended: {status}");
+            }
+            fs::read_to_string(&port_file).ok()
+        });
+        self.address.truncate(self.address.trim_end().len());
+        self.child = Some(child);
+    }
+
+    fn command(&self, port_file: &Path) -> Command {
+        let data = self.directory.join("data");
+        if is_reference() {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/reference-kafka");
+            let mut command = Command::new(script);
+            command.arg("--data").arg(data);
+            command.arg("--port-file").arg(port_file);
+            for setting in &self.settings {
+                command.args(["--property", setting]);
+            }
+            return command;
+        }
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "off"]);
+        command.arg("--exit-with-parent");
+        command.arg("--data").arg(data);
+        command.arg("--port-file").arg(port_file);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        command
+    }
+
+    /// Kills the broker at once, as kill -9 does, and waits until it is gone.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+    }
+
+    /// Kills the broker and starts it again on its data.
+    #[track_caller]
+    pub fn kill_and_start(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// Asks the broker to stop, waits until it has, and says whether it ended well.
+    #[track_caller]
+    pub fn stop(&mut self) -> bool {
+        let mut child = self.child.take().expect("it runs");
+        let asked = Command::new("kill")
+            .arg(child.id().to_string())
+            .status()
+            .expect("kill can be run");
+        assert!(asked.success());
+        let status = wait_for("the broker's end", || {
+            child.try_wait().expect("a child of ours")
+        });
+        status.success()
+    }
+
+    /// A client of this broker.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.address)
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _gone = child.kill().is_err() || child.wait().is_err();
+        }
+        let _kept = fs::remove_dir_all(&self.directory).is_err();
+    }
+}
+
+/// Whether Apache Kafka is asked instead of Tally.
+pub fn is_reference() -> bool {
+    std::env::var_os("TALLY_TEST_REFERENCE").is_some()
+}
+
+/// A directory of this process. Those of processes that are gone are removed: a shared broker outlives every `Drop`.
+fn new_directory() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    static SWEPT: OnceLock<()> = OnceLock::new();
+    let parent = std::env::temp_dir().join("tally-testkit");
+    SWEPT.get_or_init(|| sweep(&parent));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = parent.join(format!("{}-{number}", std::process::id()));
+    fs::create_dir_all(&directory).expect("a temporary directory");
+    directory
+}
+
+fn sweep(parent: &Path) {
+    let Ok(directories) = fs::read_dir(parent) else {
+        return;
+    };
+    for directory in directories.flatten() {
+        let name = directory.file_name();
+        let owner = name.to_str().and_then(|name| name.split_once('-'));
+        let is_left = owner.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists());
+        if is_left {
+            let _kept = fs::remove_dir_all(directory.path()).is_err();
+        }
+    }
+}

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
-use tally_protocol::{CoordinatorEpoch, Now, Offset, ProducerId};
+use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, ProducerEpoch, ProducerId};
 
 use crate::command::{Command, Decision, ProducerIdBlock, ReplyTo, Response, Settings};
+use crate::end_txn::EndTxn;
 use crate::init_producer_id::InitProducerId;
 use crate::markers::{ANSWER_MS, BACKOFF_MIN_MS};
 use crate::state::{Cause, Completion, Counters, HardState, Note, Reason, SoftState, Staged};
@@ -77,19 +78,10 @@ impl TransactionCoordinator {
                 flow,
             } => {
                 let producer = (producer_id, producer_epoch);
-                let code_or_record =
+                let added =
                     self.add_partitions(now, &transactional_id, producer, &partitions, flow);
                 self.stage(now, Cause::Other);
-                match code_or_record {
-                    Ok(record) => Decision {
-                        records: record.into_iter().collect(),
-                        ..Decision::reply(
-                            to,
-                            Response::AddPartitions(tally_protocol::ErrorCode::None),
-                        )
-                    },
-                    Err(code) => Decision::reply(to, Response::AddPartitions(code)),
-                }
+                decide_added(added, to)
             }
             Command::VerifyPartitions {
                 transactional_id,
@@ -108,7 +100,7 @@ impl TransactionCoordinator {
                 commit,
                 flow,
             } => {
-                let request = crate::end_txn::EndTxn {
+                let request = EndTxn {
                     producer: (producer_id, producer_epoch),
                     commit,
                     flow,
@@ -200,7 +192,7 @@ impl TransactionCoordinator {
     fn follow(
         &mut self,
         staged: Staged,
-        before: Option<(ProducerId, tally_protocol::ProducerEpoch)>,
+        before: Option<(ProducerId, ProducerEpoch)>,
         record: &TransactionRecord,
     ) {
         let id = &record.transactional_id;
@@ -274,7 +266,7 @@ impl TransactionCoordinator {
         self.soft.begin_completion(id, completion);
     }
 
-    fn pair_of(&self, id: &str) -> Option<(ProducerId, tally_protocol::ProducerEpoch)> {
+    fn pair_of(&self, id: &str) -> Option<(ProducerId, ProducerEpoch)> {
         let value = self.hard.ids.get(id)?;
         Some((value.producer_id, value.producer_epoch))
     }
@@ -304,4 +296,14 @@ impl TransactionCoordinator {
             previous = Some(record);
         }
     }
+}
+
+/// A-4 answers 0 or one code; with all partitions known already there is no record.
+fn decide_added(added: Result<Option<TransactionRecord>, ErrorCode>, to: ReplyTo) -> Decision {
+    let (records, code) = match added {
+        Ok(record) => (record.into_iter().collect(), ErrorCode::None),
+        Err(code) => (Vec::new(), code),
+    };
+    let answer = Decision::reply(to, Response::AddPartitions(code));
+    Decision { records, ..answer }
 }

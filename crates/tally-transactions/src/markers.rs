@@ -31,17 +31,22 @@ enum Outcome {
 
 impl Outcome {
     fn of(code: ErrorCode) -> Outcome {
-        match code {
-            ErrorCode::None => Outcome::Written,
+        let is_written = [
+            ErrorCode::None,
             // E-8: a partition that is gone does not hold up the others.
-            ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => Outcome::Written,
-            ErrorCode::UnsupportedVersion => Outcome::Written,
-            ErrorCode::InvalidProducerEpoch => Outcome::Refused,
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "whatever else a partition says, the marker is still owed: 6, 7, 19, 20, 52, 56 and what may come"
-            )]
-            _ => Outcome::Again,
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::UnknownTopicId,
+            ErrorCode::UnsupportedVersion,
+        ]
+        .contains(&code);
+        if is_written {
+            Outcome::Written
+        } else if code == ErrorCode::InvalidProducerEpoch {
+            Outcome::Refused
+        } else {
+            // Whatever else a partition says, the marker is still owed: 6, 7, 19, 20, 56, and 52, with which another
+            // coordinator claims the id: only one that is loaded with a higher epoch can settle that.
+            Outcome::Again
         }
     }
 }

@@ -175,14 +175,13 @@ impl TransactionCoordinator {
             Some(id) => Bound::Excluded(id),
             None => Bound::Unbounded,
         };
-        let mut looked_at = 0;
         let mut last = None;
-        for (id, value) in self.hard.ids.range::<Arc<str>, _>((from, Bound::Unbounded)) {
+        let ids = self.hard.ids.range::<Arc<str>, _>((from, Bound::Unbounded));
+        for (looked_at, (id, value)) in ids.enumerate() {
             if looked_at == IDS_PER_STEP_MAX || decision.records.len() >= TOMBSTONES_PER_STEP_MAX {
                 self.soft.sweep.after = last;
                 return; // due at once: `next_ms` stays
             }
-            looked_at += 1;
             last = Some(Arc::clone(id));
             if self.has_expired(value, now) {
                 decision.records.push(TransactionRecord {

@@ -319,7 +319,8 @@ mod tests {
             PrepareCommit => vec![Ongoing],
             PrepareAbort => vec![Empty, Ongoing, CompleteCommit, CompleteAbort],
             CompleteCommit => vec![PrepareCommit],
-            _ => vec![PrepareAbort],
+            CompleteAbort => vec![PrepareAbort],
+            TransactionState::Dead | TransactionState::PrepareEpochFence => vec![],
         };
         for to in all {
             for from in all {

@@ -1,0 +1,12 @@
+//! The coordinator from outside: given records, when a command, then exact records and effects.
+
+mod add_partitions;
+mod coordinator_properties;
+mod describe;
+mod end_txn;
+mod init_producer_id;
+mod markers;
+mod recovery;
+mod tables;
+mod timeout;
+mod world;

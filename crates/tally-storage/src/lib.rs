@@ -1,1 +1,40 @@
 //! Segments, indexes, recovery and the journal, reader and metadata seams.
+//!
+//! This crate keeps bytes: offsets, leader epochs and sequences are decided above it (N4), and it reads no more of a
+//! batch than its header. What is on the disk, byte by byte, is described in `docs/storage-format.md`.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `data_dir` | the directory: its lock, its format number, how it was left |
+//! | `meta` | the metadata seam and the file behind it |
+//! | `journal` | the write seam and [`SegmentJournal`], all partitions of one shard |
+//! | `partition` | one partition: its segments, snapshots, leader epochs and log start |
+//! | `segment` | one segment: bytes, indexes, rows of aborted transactions |
+//! | `recovery` | the walk over a segment that finds where its good bytes end |
+//! | `disk` | every call that touches a file: the place where another disk can be put |
+//! | `mmap` | every memory map, and all the unsafe code there is |
+
+#![deny(unsafe_code)]
+
+mod data_dir;
+mod disk;
+mod epochs;
+mod error;
+mod index;
+mod journal;
+mod meta;
+mod mmap;
+mod partition;
+mod recovery;
+mod segment;
+
+pub use data_dir::DataDir;
+pub use error::{NoRoom, OpenDirError, StorageError};
+pub use journal::{Appended, Entry, Journal, JournalState, SegmentJournal, Ticket};
+pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};
+pub use mmap::Slice;
+pub use partition::{LogOptions, ReadOutcome, Recovered, SegmentInfo};
+pub use recovery::{Cut, CutReason};
+
+/// Bytes of one row of an aborted transaction: what it says is the business of the producer state (M-15).
+pub const TRANSACTION_ROW_BYTES: usize = 34;

@@ -1,0 +1,252 @@
+//! The data directory: who has it, which format it has, and how it was left.
+//!
+//! Invariants: one process has the directory, by a lock that the kernel drops when the process ends however it ends. The
+//! mark of a clean shutdown is removed before anything else is opened, so that it only ever speaks of the run before.
+
+use crate::disk::{self, SegmentFile, Sync};
+use crate::error::OpenDirError;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tally_protocol::{PartitionId, TopicId};
+
+/// The layout that this version reads and writes.
+const FORMAT: u32 = 1;
+const LOCK: &str = "lock";
+const FORMAT_FILE: &str = "format";
+const CLEAN: &str = "clean-shutdown";
+const BOOT: &str = "boot-id";
+const META: &str = "meta";
+const TOPICS: &str = "topics";
+/// The end of the name of a partition's directory that is being removed.
+const DELETED: &str = ".deleted";
+
+/// An open data directory. The lock is held until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    was_clean: bool,
+    power_was_cut: bool,
+    /// A journal failed in this run: no clean shutdown any more, and what is opened again is walked.
+    failed: AtomicBool,
+    _lock: SegmentFile,
+}
+
+/// How far the files of a partition can be trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// Everything was trimmed and synced.
+    Clean,
+    /// The process ended in the middle of something: sealed segments are whole, the last one may not be.
+    Killed,
+    /// The system went down with it: any page written since the last sync may be missing.
+    PowerCut,
+}
+
+impl DataDir {
+    /// Opens the directory, makes it where it is missing, and takes its lock.
+    pub fn open(path: impl AsRef<Path>) -> Result<DataDir, OpenDirError> {
+        let root = path.as_ref().to_owned();
+        disk::make_directories(&root).map_err(cannot("create", &root))?;
+        let lock = take_lock(&root)?;
+        let fresh = check_format(&root)?;
+        let (was_clean, power_was_cut) = take_marks(&root, fresh)?;
+        let topics = root.join(TOPICS);
+        disk::make_directories(&topics).map_err(cannot("create", &topics))?;
+        Ok(DataDir {
+            root,
+            was_clean,
+            power_was_cut,
+            failed: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether the run before ended with [`DataDir::mark_clean`], or there was none.
+    #[must_use]
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    /// Whether the run before did not end cleanly and the system may have gone down with it: the kernel's boot id
+    /// differs from the one stored then, or cannot be read.
+    #[must_use]
+    pub fn power_was_cut(&self) -> bool {
+        self.power_was_cut
+    }
+
+    /// Leaves the mark of a clean shutdown: the last thing before the process ends, after every journal's `shutdown`.
+    /// Refused once a journal has failed.
+    pub fn mark_clean(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("a journal failed during this run"));
+        }
+        disk::sync_directory(&self.root.join(TOPICS))?;
+        disk::replace(&self.root.join(CLEAN), b"1\n", Sync::Yes)
+    }
+
+    /// The partitions that have files, in order: those of topics that nobody knows any more can be deleted.
+    pub fn stored_partitions(&self) -> io::Result<Vec<PartitionId>> {
+        let mut found = Vec::new();
+        let topics = self.root.join(TOPICS);
+        for topic in disk::names(&topics)?.unwrap_or_default() {
+            let Some(id) = parse_topic(&topic) else {
+                continue;
+            };
+            for name in disk::names(&topics.join(&topic))?.unwrap_or_default() {
+                if let Ok(index) = name.parse() {
+                    found.push(PartitionId { topic: id, index });
+                } else if name.ends_with(DELETED) {
+                    disk::remove_directory(&topics.join(&topic).join(&name))?;
+                }
+            }
+            disk::remove_directory_if_empty(&topics.join(&topic));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Where the metadata is.
+    pub(crate) fn meta_path(&self) -> PathBuf {
+        self.root.join(META)
+    }
+
+    /// Where the files of `partition` are.
+    pub(crate) fn partition_path(&self, partition: PartitionId) -> PathBuf {
+        let mut path = self.root.join(TOPICS);
+        path.push(partition.topic.to_string());
+        path.push(partition.index.to_string());
+        path
+    }
+
+    /// Removes the files of `partition`. The name goes first, so that a partition is never seen half-removed.
+    pub(crate) fn remove_partition(&self, partition: PartitionId) -> io::Result<()> {
+        let path = self.partition_path(partition);
+        let doomed = path.with_file_name(format!("{}{DELETED}", partition.index));
+        disk::remove_directory(&doomed)?;
+        if disk::rename_if_present(&path, &doomed)? {
+            disk::remove_directory(&doomed)?;
+        }
+        if let Some(topic) = path.parent() {
+            disk::remove_directory_if_empty(topic);
+        }
+        Ok(())
+    }
+
+    /// How far files can be trusted that are opened now.
+    pub(crate) fn trust(&self) -> Trust {
+        if self.power_was_cut {
+            Trust::PowerCut
+        } else if self.was_clean && !self.failed.load(Ordering::Acquire) {
+            Trust::Clean
+        } else {
+            Trust::Killed
+        }
+    }
+
+    /// Notes that a journal failed.
+    pub(crate) fn distrust(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+}
+
+fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenDirError {
+    move |source| OpenDirError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn take_lock(root: &Path) -> Result<SegmentFile, OpenDirError> {
+    let path = root.join(LOCK);
+    let Some(lock) = disk::lock(&path).map_err(cannot("lock", &path))? else {
+        let holder = disk::read(&path).map_err(cannot("read", &path))?;
+        let holder = String::from_utf8(holder.unwrap_or_default()).unwrap_or_default();
+        return Err(OpenDirError::AlreadyInUse {
+            path: root.to_owned(),
+            pid: holder.trim().parse().ok(),
+        });
+    };
+    let pid = format!("{}\n", std::process::id());
+    lock.truncate(0)
+        .and_then(|()| lock.write_at(pid.as_bytes(), 0))
+        .map_err(cannot("write", &path))?;
+    Ok(lock)
+}
+
+/// Returns whether the directory is new.
+fn check_format(root: &Path) -> Result<bool, OpenDirError> {
+    let path = root.join(FORMAT_FILE);
+    let Some(bytes) = disk::read(&path).map_err(cannot("read", &path))? else {
+        let has_data = disk::names(root)
+            .map_err(cannot("list", root))?
+            .unwrap_or_default()
+            .iter()
+            .any(|name| name == META || name == TOPICS);
+        if has_data {
+            return Err(OpenDirError::UnsupportedFormat {
+                path: root.to_owned(),
+                found: "(missing)".to_owned(),
+                supported: FORMAT,
+            });
+        }
+        let text = format!("{FORMAT}\n");
+        disk::replace(&path, text.as_bytes(), Sync::Yes).map_err(cannot("write", &path))?;
+        return Ok(true);
+    };
+    let found = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if found.parse() == Ok(FORMAT) {
+        Ok(false)
+    } else {
+        Err(OpenDirError::UnsupportedFormat {
+            path: root.to_owned(),
+            found,
+            supported: FORMAT,
+        })
+    }
+}
+
+/// Takes the mark of a clean shutdown away, and leaves this run's boot id. Returns whether the run before was clean and
+/// whether the system may have gone down with it.
+fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
+    let clean = root.join(CLEAN);
+    let was_clean = disk::read(&clean)
+        .map_err(cannot("read", &clean))?
+        .is_some_and(|mark| mark == b"1\n");
+    disk::remove_if_present(&clean).map_err(cannot("remove", &clean))?;
+    let boot = root.join(BOOT);
+    let now = disk::boot_id();
+    let before = disk::read(&boot).map_err(cannot("read", &boot))?;
+    let same_boot = match (&now, &before) {
+        (Some(now), Some(before)) => before.trim_ascii_end() == now.as_bytes(),
+        _ => false,
+    };
+    if !same_boot {
+        let text = format!("{}\n", now.unwrap_or_default());
+        disk::replace(&boot, text.as_bytes(), Sync::Yes).map_err(cannot("write", &boot))?;
+    }
+    disk::sync_directory(root).map_err(cannot("sync", root))?;
+    let was_clean = was_clean || fresh;
+    Ok((was_clean, !was_clean && !same_boot))
+}
+
+/// A topic's id from the name of its directory.
+fn parse_topic(name: &str) -> Option<TopicId> {
+    let mut id = [0; 16];
+    let digits: Vec<u8> = name.bytes().filter(|byte| *byte != b'-').collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(TopicId(id)).filter(|id| id.to_string() == name)
+}

@@ -1,0 +1,276 @@
+//! Every call that touches a file.
+//!
+//! Nothing else in the crate opens, writes, syncs, renames or removes, so that a disk with faults can be put here.
+//! A name that must never be seen half-written is written under another name, synced where it says so, and renamed.
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The end of the name of a file that is being written.
+pub(crate) const UNFINISHED: &str = ".tmp";
+
+/// Whether a write under another name is on the disk when [`replace`] returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// The bytes and the name survive a power cut.
+    Yes,
+    /// They survive the end of the process.
+    No,
+}
+
+/// One open file of a partition.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    file: File,
+}
+
+impl SegmentFile {
+    /// Makes a file that is not there yet.
+    pub(crate) fn create(path: &Path) -> io::Result<SegmentFile> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(path)?;
+        Ok(SegmentFile { file })
+    }
+
+    /// Opens a file to read and write it.
+    pub(crate) fn open(path: &Path) -> io::Result<SegmentFile> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(SegmentFile { file })
+    }
+
+    /// Opens a file to write it, makes it where it is missing.
+    pub(crate) fn open_or_create(path: &Path) -> io::Result<SegmentFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        Ok(SegmentFile {
+            file: options.open(path)?,
+        })
+    }
+
+    /// The file for a memory map.
+    pub(crate) fn for_map(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Writes all of `bytes` at `at`; on an error any part of them may be there.
+    pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    /// Fills `buffer` from `at`; less than its length only at the end of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        let mut at = at;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], at) {
+                Ok(0) => break,
+                Ok(read) => {
+                    filled += read;
+                    at += tally_protocol::ids::to_u64(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Takes disk space for `from..upto` without changing the size of the file. Where the file system can't, writes may
+    /// still meet a full disk.
+    pub(crate) fn reserve(&self, from: u64, upto: u64) -> io::Result<()> {
+        match self.fallocate(FallocateFlags::KEEP_SIZE, from, upto) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    /// Makes the file `upto` bytes long, with disk space behind every byte and zeros where there was nothing: a store
+    /// into a map of a hole on a full disk would be a signal, not an error.
+    pub(crate) fn allocate(&self, from: u64, upto: u64) -> io::Result<()> {
+        match self.fallocate(FallocateFlags::empty(), from, upto) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(from, upto),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    fn fallocate(&self, flags: FallocateFlags, from: u64, upto: u64) -> rustix::io::Result<()> {
+        if upto <= from {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.file, flags, from, upto - from) {
+                Err(Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn write_zeros(&self, from: u64, upto: u64) -> io::Result<()> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut at = from;
+        while at < upto {
+            let piece = (upto - at).min(tally_protocol::ids::to_u64(ZEROS.len()));
+            self.write_at(&ZEROS[..tally_protocol::ids::to_usize(piece)], at)?;
+            at += piece;
+        }
+        Ok(())
+    }
+
+    /// Cuts the file at `size`, and gives back the space reserved behind it.
+    pub(crate) fn truncate(&self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)
+    }
+
+    /// Brings the bytes and the size of the file to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Brings everything of the file system that holds this file to its disk.
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.file)?)
+    }
+}
+
+/// Opens `path` for the lock of a data directory and takes the lock; `None` if somebody has it.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<SegmentFile>> {
+    let file = SegmentFile::open_or_create(path)?;
+    match rustix::fs::flock(
+        &file.file,
+        rustix::fs::FlockOperation::NonBlockingLockExclusive,
+    ) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a whole file under another name and renames it to `path`: a reader finds the old bytes or the new ones.
+pub(crate) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    let unfinished = unfinished_name(path);
+    let written = write_unfinished(&unfinished, bytes, sync)
+        .and_then(|()| std::fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        remove_if_present(&unfinished).ok();
+        return Err(error);
+    }
+    if sync == Sync::Yes {
+        sync_directory(parent(path))?;
+    }
+    Ok(())
+}
+
+fn write_unfinished(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    let file = SegmentFile::open_or_create(path)?;
+    file.truncate(0)?;
+    file.write_at(bytes, 0)?;
+    if sync == Sync::Yes {
+        file.sync()?;
+    }
+    Ok(())
+}
+
+fn unfinished_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    PathBuf::from(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("."))
+}
+
+/// Makes created, renamed and removed names of a directory survive a power cut.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The whole file, or `None` where there is no such file.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes of a file.
+pub(crate) fn size(path: &Path) -> io::Result<u64> {
+    Ok(std::fs::metadata(path)?.len())
+}
+
+/// The names in a directory, in no order; `None` where there is no such directory.
+pub(crate) fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 was not written by us: leave it alone.
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(Some(names))
+}
+
+/// Makes a directory and those above it.
+pub(crate) fn make_directories(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)
+}
+
+/// Removes a file; one that is missing is fine.
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes an empty directory; does nothing when it is missing or not empty.
+pub(crate) fn remove_directory_if_empty(path: &Path) {
+    std::fs::remove_dir(path).ok();
+}
+
+/// Removes a directory with all that is in it; one that is missing is fine.
+pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file or directory; returns whether it was there.
+pub(crate) fn rename_if_present(from: &Path, to: &Path) -> io::Result<bool> {
+    match std::fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The id of this run of the kernel, if it tells.
+pub(crate) fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Milliseconds since 1970, for the age of a segment whose batches have no timestamps (LR-50).
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,99 @@
+//! What can go wrong, by what a caller can do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use tally_protocol::{Offset, PartitionId};
+use thiserror::Error;
+
+/// Why a data directory could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenDirError {
+    /// Another process, or another part of this one, has the directory.
+    #[error("the data directory {} is in use by process {}", path.display(), pid.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string()))]
+    AlreadyInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that has it, as it wrote it down.
+        pid: Option<u32>,
+    },
+    /// The directory was written by a version with another layout.
+    #[error("the data directory {} has format {found}, this version reads format {supported}", path.display())]
+    UnsupportedFormat {
+        /// The directory.
+        path: PathBuf,
+        /// What its `format` file says.
+        found: String,
+        /// What this version reads and writes.
+        supported: u32,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// The operation, as a verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Why an operation on a partition failed.
+#[derive(Debug, Error)]
+pub enum StorageError {
+    /// A file operation failed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// The operation, as a verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file does not hold what was written to it.
+    #[error("{} is damaged: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The offset is below the log start or above the log end.
+    #[error("offset {offset} is outside {log_start}..={log_end}")]
+    OutOfRange {
+        /// What was asked for.
+        offset: Offset,
+        /// The first offset there is.
+        log_start: Offset,
+        /// The offset after the last one.
+        log_end: Offset,
+    },
+    /// The partition has not been opened.
+    #[error("partition {0} is not open")]
+    NotOpen(PartitionId),
+}
+
+/// The disk has no room for an append: nothing has changed, and a later try may succeed (N15).
+#[derive(Debug, Error)]
+#[error("no room for {bytes} bytes in {partition}: {source}")]
+pub struct NoRoom {
+    /// The partition.
+    pub partition: PartitionId,
+    /// What was asked for.
+    pub bytes: usize,
+    /// The system's reason: a full disk or quota, or whatever else kept the files from growing.
+    pub source: io::Error,
+}
+
+/// Turns an I/O error into [`StorageError::Io`], naming the operation and the file.
+pub(crate) fn failed(
+    what: &'static str,
+    path: impl AsRef<Path>,
+) -> impl FnOnce(io::Error) -> StorageError {
+    move |source| StorageError::Io {
+        what,
+        path: path.as_ref().to_owned(),
+        source,
+    }
+}

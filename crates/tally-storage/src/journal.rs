@@ -1,0 +1,471 @@
+//! The write seam, and the journal that writes straight into segments.
+//!
+//! Invariants: `append` takes what `reserve` found room for and never fails for lack of it; tickets rise by one; a journal
+//! that has failed acknowledges nothing more (N9). With durability `os` a batch is durable once it is in the page cache of
+//! its segment: `durable` is the last ticket (exactly-once.md 8.1).
+
+use crate::TRANSACTION_ROW_BYTES;
+use crate::data_dir::DataDir;
+use crate::disk::SegmentFile;
+use crate::error::{NoRoom, StorageError, failed};
+use crate::mmap::Slice;
+use crate::partition::{LogOptions, PartitionLog, ReadOutcome, Recovered, SegmentInfo};
+use crate::segment::Place;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId};
+
+/// A position in the journal. Totally ordered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// Finished batches for one partition: offsets and epochs are assigned, the journal never looks inside.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The leader epoch, as stamped into the batches.
+    pub leader_epoch: LeaderEpoch,
+    /// The first offset: the partition's log end.
+    pub base: Offset,
+    /// The last offset.
+    pub last: Offset,
+    /// The largest timestamp; -1 none.
+    pub max_timestamp: i64,
+    /// One or more whole batches.
+    pub bytes: Bytes,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Durable when [`Journal::durable`] has reached it.
+    pub ticket: Ticket,
+    /// A segment began at this offset since the append before, at or below the entry's base: time for a snapshot of the
+    /// state before this entry.
+    pub rolled_at: Option<Offset>,
+}
+
+/// Whether a journal can be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalState {
+    /// It can.
+    Open,
+    /// Another owner has taken over.
+    Fenced {
+        /// The owner's epoch.
+        by_epoch: i32,
+    },
+    /// A write failed: what was appended since `durable` may be lost. The shard drops its memory and reloads.
+    Failed(Arc<str>),
+}
+
+/// The write seam: synchronous hand-over, later completion. Called only by the owner of the shard (R1).
+pub trait Journal {
+    /// Finds room for appends of `bytes` in all to `partition`, for new files too; replaces a reservation that was not
+    /// used. Nothing has changed if it fails, and the journal stays open (N15).
+    fn reserve(&mut self, partition: PartitionId, bytes: usize) -> Result<(), NoRoom>;
+    /// Appends what was reserved. Never waits, has no error: see [`Journal::state`].
+    fn append(&mut self, entry: Entry) -> Appended;
+    /// Every ticket up to this one is durable, in order.
+    fn durable(&self) -> Ticket;
+    /// Durable when the caller was the owner as it called.
+    fn barrier(&mut self) -> Ticket;
+    /// Whether the journal can be written to.
+    fn state(&self) -> JournalState;
+    /// Bytes that may be appended before the writer has to wait: back-pressure.
+    fn room(&self) -> usize;
+    /// Whether a durable entry implies that every earlier entry is durable, across partitions and shards.
+    fn prefix_ordered(&self) -> bool;
+}
+
+/// All partitions of one shard. Not shared: the owner of the shard has it, under the shard's one lock.
+pub struct SegmentJournal {
+    dir: Arc<DataDir>,
+    partitions: HashMap<PartitionId, PartitionLog>,
+    last: Ticket,
+    durable: Ticket,
+    state: JournalState,
+}
+
+impl fmt::Debug for SegmentJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentJournal")
+            .field("partitions", &self.partitions.len())
+            .field("last", &self.last)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// More files than this are synced with the whole file system at once.
+const SYNCED_ONE_BY_ONE: usize = 64;
+
+impl SegmentJournal {
+    /// A journal without partitions.
+    #[must_use]
+    pub fn new(dir: Arc<DataDir>) -> SegmentJournal {
+        SegmentJournal {
+            dir,
+            partitions: HashMap::new(),
+            last: Ticket(0),
+            durable: Ticket(0),
+            state: JournalState::Open,
+        }
+    }
+
+    fn place(&self, id: PartitionId) -> Place<'_> {
+        Place { dir: &self.dir, id }
+    }
+
+    fn log(&self, id: PartitionId) -> Result<&PartitionLog, StorageError> {
+        self.partitions.get(&id).ok_or(StorageError::NotOpen(id))
+    }
+
+    fn log_and_place(
+        &mut self,
+        id: PartitionId,
+    ) -> Result<(&mut PartitionLog, Place<'_>), StorageError> {
+        let log = self.partitions.get_mut(&id);
+        let place = Place { dir: &self.dir, id };
+        log.map(|log| (log, place)).ok_or(StorageError::NotOpen(id))
+    }
+
+    fn opened(&self, id: PartitionId) -> &PartitionLog {
+        self.partitions
+            .get(&id)
+            .expect("the shard asks about partitions that it has opened")
+    }
+
+    /// Opens a partition and repairs its end after an unclean stop. One without files is empty, and costs none.
+    pub fn open_partition(
+        &mut self,
+        partition: PartitionId,
+        options: LogOptions,
+    ) -> Result<Recovered, StorageError> {
+        let (log, cut) = PartitionLog::open(self.place(partition), options, self.dir.trust())?;
+        let recovered = Recovered {
+            log_start: log.log_start,
+            log_end: log.log_end,
+            cut,
+        };
+        self.partitions.insert(partition, log);
+        Ok(recovered)
+    }
+
+    /// Changes the settings of a partition, from the next append on.
+    pub fn set_options(&mut self, partition: PartitionId, options: LogOptions) {
+        if let Some(log) = self.partitions.get_mut(&partition) {
+            log.options = options;
+        }
+    }
+
+    /// Closes a partition, and leaves its files complete.
+    pub fn close_partition(&mut self, partition: PartitionId) {
+        if let Some(mut log) = self.partitions.remove(&partition)
+            && let Err(error) = log.close(self.place(partition))
+        {
+            tracing::warn!(%partition, %error, "cannot complete the files of a partition");
+            self.dir.distrust();
+        }
+    }
+
+    /// Closes a partition and removes its files. Slices of it stay readable.
+    pub fn delete_partition(&mut self, partition: PartitionId) -> Result<(), StorageError> {
+        self.partitions.remove(&partition);
+        let path = self.dir.partition_path(partition);
+        self.dir
+            .remove_partition(partition)
+            .map_err(failed("remove", path))
+    }
+
+    /// Writes a snapshot of what the batches below `at` amount to. The newest two are kept, and one that no cut of the
+    /// last segment can reach. Nothing is written for a partition that never had a batch.
+    pub fn write_snapshot(
+        &mut self,
+        partition: PartitionId,
+        at: Offset,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.write_snapshot(place, at, bytes)
+    }
+
+    /// The offsets of the snapshots, newest first; none lies above the log end.
+    #[must_use]
+    pub fn snapshots(&self, partition: PartitionId) -> Vec<Offset> {
+        self.log(partition)
+            .map_or_else(|_| Vec::new(), PartitionLog::snapshots)
+    }
+
+    /// The bytes of a snapshot, unchecked: a power cut may have damaged them.
+    pub fn read_snapshot(
+        &self,
+        partition: PartitionId,
+        at: Offset,
+    ) -> Result<Vec<u8>, StorageError> {
+        PartitionLog::read_snapshot(self.place(partition), at)
+    }
+
+    /// Removes a snapshot.
+    pub fn drop_snapshot(&mut self, partition: PartitionId, at: Offset) {
+        if let Ok((log, place)) = self.log_and_place(partition) {
+            log.drop_snapshot(place, at);
+        }
+    }
+
+    /// Adds the row of an aborted transaction to the index of the segment that holds `last_offset`. Rows come in the
+    /// order of their last offsets. A row that can't be written now is kept in memory and written later.
+    pub fn append_transaction_row(
+        &mut self,
+        partition: PartitionId,
+        last_offset: Offset,
+        row: &[u8; TRANSACTION_ROW_BYTES],
+    ) {
+        if let Ok((log, place)) = self.log_and_place(partition) {
+            log.append_transaction_row(place, last_offset, row);
+        }
+    }
+
+    /// Drops the rows whose last offset is `from` or higher: a replay from there makes them again (P-64).
+    pub fn truncate_transaction_rows(
+        &mut self,
+        partition: PartitionId,
+        from: Offset,
+        last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
+    ) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.truncate_transaction_rows(place, from, last_offset_of)
+    }
+
+    /// Shows the rows of the segment that holds `from` and of all later ones, in order.
+    pub fn visit_transaction_rows(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        visit: &mut dyn FnMut(&[u8; TRANSACTION_ROW_BYTES]) -> ControlFlow<()>,
+    ) {
+        if let Ok(log) = self.log(partition) {
+            log.visit_transaction_rows(from, visit);
+        }
+    }
+
+    /// Reads whole batches: from the one that holds `from`, all that begin below `upto`, `max_bytes` at most, across
+    /// segments. With `first_whole` the first batch comes even if it is larger.
+    pub fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        upto: Offset,
+        max_bytes: usize,
+        first_whole: bool,
+    ) -> Result<ReadOutcome, StorageError> {
+        let log = self.log(partition)?;
+        log.read(self.place(partition), (from, upto), max_bytes, first_whole)
+    }
+
+    /// Shows every batch from the one that holds `from`, or from the log start if that is higher: replay. Checksums are
+    /// not looked at again.
+    pub fn visit_batches(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        visit: &mut dyn FnMut(BatchView<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let log = self.log(partition)?;
+        log.visit_batches(self.place(partition), from, visit)
+    }
+
+    /// The first batch that may hold a record of `timestamp_ms` or later; none if it begins at `upto` or later (LR-92).
+    pub fn find_by_time(
+        &self,
+        partition: PartitionId,
+        timestamp_ms: i64,
+        upto: Offset,
+    ) -> Result<Option<Slice>, StorageError> {
+        self.find_by_time_from(partition, timestamp_ms, Offset::ZERO, upto)
+    }
+
+    /// The same, among the batches that hold offsets of at least `from`: to go on when the record found lies before the
+    /// log start.
+    pub fn find_by_time_from(
+        &self,
+        partition: PartitionId,
+        timestamp_ms: i64,
+        from: Offset,
+        upto: Offset,
+    ) -> Result<Option<Slice>, StorageError> {
+        let log = self.log(partition)?;
+        log.find_by_time(self.place(partition), timestamp_ms, (from, upto))
+    }
+
+    /// The first of the batches with the largest timestamp; none if there is no timestamp, or it begins at `upto` or
+    /// later (LR-90).
+    pub fn max_timestamp_batch(
+        &self,
+        partition: PartitionId,
+        upto: Offset,
+    ) -> Result<Option<Slice>, StorageError> {
+        let log = self.log(partition)?;
+        log.max_timestamp_batch(self.place(partition), upto)
+    }
+
+    /// The first offset that can be read. The partition is open.
+    #[must_use]
+    pub fn log_start(&self, partition: PartitionId) -> Offset {
+        self.opened(partition).log_start
+    }
+
+    /// The offset of the next record. The partition is open.
+    #[must_use]
+    pub fn log_end(&self, partition: PartitionId) -> Offset {
+        self.opened(partition).log_end
+    }
+
+    /// Bytes of batches on the disk. The partition is open.
+    #[must_use]
+    pub fn size_bytes(&self, partition: PartitionId) -> u64 {
+        self.opened(partition).size_bytes()
+    }
+
+    /// All segments, oldest first: for retention, which ends in [`SegmentJournal::set_log_start`].
+    pub fn segments(&self, partition: PartitionId) -> Result<Vec<SegmentInfo>, StorageError> {
+        self.log(partition)?.segments(self.place(partition))
+    }
+
+    /// Begins a new segment, so that retention can remove what was the last one (LR-61). Does nothing if that is empty.
+    pub fn roll(&mut self, partition: PartitionId) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.roll(place, 0)
+            .map_err(failed("begin a segment in", place.directory()))
+    }
+
+    /// Moves the log start up, never down. Survives a power cut once it returns; whole segments below it are removed.
+    pub fn set_log_start(
+        &mut self,
+        partition: PartitionId,
+        log_start: Offset,
+    ) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.set_log_start(place, log_start)
+    }
+
+    /// The largest epoch at or below `epoch` and the offset where it ended (LR-83); `current` is the epoch of the
+    /// partition's leader. The partition is open.
+    #[must_use]
+    pub fn leader_epoch_end(
+        &self,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        current: LeaderEpoch,
+    ) -> (LeaderEpoch, Offset) {
+        self.opened(partition).leader_epoch_end(epoch, current)
+    }
+
+    /// The epoch of the record at the log start, if there is one. The partition is open.
+    #[must_use]
+    pub fn leader_epoch_at_start(&self, partition: PartitionId) -> Option<LeaderEpoch> {
+        self.opened(partition).leader_epoch_at_start()
+    }
+
+    /// Completes and syncs the files of all partitions, and closes them. When all journals have done so, the directory is
+    /// clean: [`DataDir::mark_clean`].
+    pub fn shutdown(&mut self) -> Result<(), StorageError> {
+        let mut open: Vec<(PartitionId, PartitionLog)> = self.partitions.drain().collect();
+        open.sort_unstable_by_key(|(id, _)| *id);
+        let outcome = self.complete(&mut open);
+        if outcome.is_err() || self.state != JournalState::Open {
+            self.dir.distrust();
+        }
+        outcome
+    }
+
+    fn complete(&self, open: &mut [(PartitionId, PartitionLog)]) -> Result<(), StorageError> {
+        let mut dirty = 0;
+        for (id, log) in &mut *open {
+            let place = self.place(*id);
+            log.close(place)
+                .map_err(failed("complete", place.directory()))?;
+            dirty += log.dirty_segments();
+        }
+        if dirty > SYNCED_ONE_BY_ONE {
+            let path = self.dir.meta_path().with_file_name("lock");
+            return SegmentFile::open(&path)
+                .and_then(|file| file.sync_file_system())
+                .map_err(failed("sync the file system of", path));
+        }
+        for (id, log) in open {
+            let place = self.place(*id);
+            log.sync(place).map_err(failed("sync", place.directory()))?;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, partition: PartitionId, error: &io::Error) {
+        tracing::error!(%partition, %error, "an append failed: the journal stops");
+        self.state = JournalState::Failed(error.to_string().into());
+        self.dir.distrust();
+    }
+}
+
+impl Journal for SegmentJournal {
+    fn reserve(&mut self, partition: PartitionId, bytes: usize) -> Result<(), NoRoom> {
+        let reserved = match self.log_and_place(partition) {
+            Ok((log, place)) => log.reserve(place, bytes),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        reserved.map_err(|source| NoRoom {
+            partition,
+            bytes,
+            source,
+        })
+    }
+
+    fn append(&mut self, entry: Entry) -> Appended {
+        self.last.0 += 1;
+        let mut appended = Appended {
+            ticket: self.last,
+            rolled_at: None,
+        };
+        if self.state != JournalState::Open {
+            return appended;
+        }
+        let done = match self.log_and_place(entry.partition) {
+            Ok((log, place)) => log.append(place, &entry),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        match done {
+            Ok(rolled_at) => {
+                appended.rolled_at = rolled_at;
+                self.durable = self.last;
+            }
+            Err(error) => self.fail(entry.partition, &error),
+        }
+        appended
+    }
+
+    fn durable(&self) -> Ticket {
+        self.durable
+    }
+
+    fn barrier(&mut self) -> Ticket {
+        self.last
+    }
+
+    fn state(&self) -> JournalState {
+        self.state.clone()
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn prefix_ordered(&self) -> bool {
+        // In place is durable, and batches are put in place one after the other.
+        true
+    }
+}

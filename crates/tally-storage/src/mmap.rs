@@ -1,0 +1,188 @@
+//! Memory maps: segments are read through [`Mapping`], indexes live in a [`Table`].
+//!
+//! All unsafe code of the workspace is here. What it leans on: a data directory has one process (its lock), and in that
+//! process a mapped file never shrinks below the bytes that are handed out. Appends go through `pwrite` into the same
+//! file: the kernel's page cache makes both views one (performance.md 3.1).
+
+#![allow(
+    unsafe_code,
+    reason = "the one module with maps; every block says who keeps it sound"
+)]
+
+use crate::disk::SegmentFile;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tally_protocol::ids::to_u64;
+
+/// A segment, mapped for reading at its capacity, which may lie beyond the end of the file. Only published bytes are
+/// ever looked at.
+pub(crate) struct Mapping {
+    map: MmapRaw,
+    published: AtomicUsize,
+}
+
+impl Mapping {
+    /// Maps `file` for `capacity` bytes, the first `published` of which are written.
+    pub(crate) fn new(
+        file: &SegmentFile,
+        capacity: usize,
+        published: usize,
+    ) -> io::Result<Arc<Mapping>> {
+        let capacity = capacity.max(published).max(1);
+        let map = MmapOptions::new()
+            .len(capacity)
+            .map_raw_read_only(file.for_map())?;
+        Ok(Arc::new(Mapping {
+            map,
+            published: AtomicUsize::new(published),
+        }))
+    }
+
+    /// Bytes that the map can ever show.
+    pub(crate) fn capacity(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Makes the bytes below `end` readable. They are written, and the file is never cut below them while it is mapped:
+    /// a segment is only ever cut at its published end, or by recovery before it is mapped.
+    pub(crate) fn publish(&self, end: usize) {
+        assert!(end <= self.capacity(), "published bytes lie within the map");
+        let before = self.published.load(Ordering::Relaxed);
+        assert!(before <= end, "what was published stays published");
+        self.published.store(end, Ordering::Release);
+    }
+
+    /// The bytes `at..at + len`, all published.
+    pub(crate) fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        let end = at.checked_add(len).expect("positions are below 2^32");
+        assert!(
+            end <= self.published.load(Ordering::Acquire),
+            "only published bytes are read"
+        );
+        // SAFETY: the range lies in the map, as `publish` and `new` keep `published` within it. Behind it are bytes of
+        // the file, which never shrinks below the published end (see `publish`), so that no load can fault for lack of
+        // a page; published bytes never change, so that the shared reference is honest.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(at), len) }
+    }
+
+    /// The same bytes, keeping the map alive.
+    pub(crate) fn slice(self: &Arc<Self>, at: usize, len: usize) -> Slice {
+        self.bytes(at, len);
+        Slice {
+            mapping: Arc::clone(self),
+            at,
+            len,
+        }
+    }
+}
+
+/// Whole batches of one segment, read in place. Cheap to clone; stays readable when the segment is deleted.
+#[derive(Clone)]
+pub struct Slice {
+    mapping: Arc<Mapping>,
+    at: usize,
+    len: usize,
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.mapping.bytes(self.at, self.len)
+    }
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({} bytes at {})", self.len, self.at)
+    }
+}
+
+/// A file of small entries, read and written through a map. Disk space comes before the first store into a page.
+#[derive(Default)]
+pub(crate) struct Table {
+    map: Option<MmapRaw>,
+    /// Bytes at the start of the map that the file has.
+    allocated: usize,
+}
+
+impl Table {
+    /// Maps the whole of `file`, `size` bytes of it.
+    pub(crate) fn map(file: &SegmentFile, size: usize) -> io::Result<Table> {
+        if size == 0 {
+            return Ok(Table::default());
+        }
+        let map = MmapOptions::new().len(size).map_raw(file.for_map())?;
+        Ok(Table {
+            map: Some(map),
+            allocated: size,
+        })
+    }
+
+    /// Bytes that may be loaded and stored.
+    pub(crate) fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// Makes `upto` bytes usable. The map is made for `capacity` bytes at once, so that growing again needs no new one.
+    pub(crate) fn grow(
+        &mut self,
+        file: &SegmentFile,
+        upto: usize,
+        capacity: usize,
+    ) -> io::Result<()> {
+        if upto <= self.allocated {
+            return Ok(());
+        }
+        file.allocate(to_u64(self.allocated), to_u64(upto))?;
+        if self.map.as_ref().is_none_or(|map| map.len() < upto) {
+            let capacity = capacity.max(upto);
+            let map = MmapOptions::new().len(capacity).map_raw(file.for_map())?;
+            self.map = Some(map);
+        }
+        self.allocated = upto;
+        Ok(())
+    }
+
+    /// Cuts the file at `size`, which is at most what it has.
+    pub(crate) fn trim(&mut self, file: &SegmentFile, size: usize) -> io::Result<()> {
+        self.allocated = self.allocated.min(size);
+        file.truncate(to_u64(size))
+    }
+
+    /// The `N` bytes at `at`.
+    pub(crate) fn load<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        let from = self.place(at, N);
+        // SAFETY: `place` checked that the range lies in the allocated part of the map, whose file only `trim` makes
+        // smaller, after lowering `allocated`. `bytes` is our own and as long.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), N) };
+        bytes
+    }
+
+    /// Sets the bytes at `at`.
+    pub(crate) fn store(&mut self, at: usize, bytes: &[u8]) {
+        let to = self.place(at, bytes.len());
+        // SAFETY: as in `load`; the space is allocated, so that the store can't meet a full disk, the map is writable,
+        // and `&mut self` keeps everybody else away.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    fn place(&self, at: usize, len: usize) -> *mut u8 {
+        let end = at.checked_add(len).expect("an index is below 2^32 bytes");
+        assert!(end <= self.allocated, "entries lie in allocated space");
+        let map = self.map.as_ref().expect("allocated space is mapped");
+        // SAFETY: `at` is at most `allocated`, which is at most the length of the map.
+        unsafe { map.as_mut_ptr().add(at) }
+    }
+}

@@ -1,0 +1,775 @@
+//! One partition: its segments in order, and the small files beside them.
+//!
+//! Invariants: segments follow each other without a gap in offsets; only the last one is written to; `log_start` only
+//! grows and `log_end` never falls while the partition is open. An empty partition has no directory, file or map: they
+//! come with the first append.
+
+use crate::TRANSACTION_ROW_BYTES;
+use crate::data_dir::Trust;
+use crate::disk::{self, SegmentFile, Sync};
+use crate::epochs::Epochs;
+use crate::error::{StorageError, failed};
+use crate::journal::Entry;
+use crate::mmap::Slice;
+use crate::recovery::{self, Cut, CutReason};
+use crate::segment::{INDEX, LOG, Place, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, Writer};
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::ControlFlow;
+use tally_protocol::ids::{to_u64, to_usize};
+use tally_protocol::{BatchView, LeaderEpoch, Offset};
+
+const EPOCHS: &str = "leader-epoch-checkpoint";
+const LOG_START: &str = "log-start";
+/// Snapshots kept besides the one that a cut of the last segment can't reach.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// How a partition's files are cut into segments. The topic's settings, under their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Bytes after which a segment is closed (segment.bytes).
+    pub segment_bytes: u32,
+    /// Milliseconds between the first and the last timestamp after which a segment is closed (segment.ms).
+    pub segment_ms: i64,
+    /// Up to so many milliseconds earlier (segment.jitter.ms).
+    pub segment_jitter_ms: i64,
+    /// Bytes of batches between two entries of an index (index.interval.bytes).
+    pub index_interval_bytes: u32,
+    /// Bytes of an index after which a segment is closed (segment.index.bytes).
+    pub index_max_bytes: u32,
+    /// Whether offsets may be missing within the log: it was compacted.
+    pub compacted: bool,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 60 * 60 * 1000,
+            segment_jitter_ms: 0,
+            index_interval_bytes: 4096,
+            index_max_bytes: 10 * 1024 * 1024,
+            compacted: false,
+        }
+    }
+}
+
+/// What opening a partition found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// The offset of the next record.
+    pub log_end: Offset,
+    /// What had to go at the end of the log.
+    pub cut: Option<Cut>,
+}
+
+/// Whole batches, in order.
+#[derive(Clone, Debug)]
+pub struct ReadOutcome {
+    /// The batches, one slice for each segment they are in.
+    pub slices: Vec<Slice>,
+    /// Where to read on: after the last batch returned, or where the read began.
+    pub next: Offset,
+}
+
+/// One segment, for retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The first offset that may be in it.
+    pub base: Offset,
+    /// The offset after the last one.
+    pub end: Offset,
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// The largest timestamp; -1 none.
+    pub max_timestamp: i64,
+}
+
+/// The log of one partition.
+pub(crate) struct PartitionLog {
+    pub(crate) options: LogOptions,
+    pub(crate) log_start: Offset,
+    pub(crate) log_end: Offset,
+    segments: Vec<Segment>,
+    writer: Option<Box<Writer>>,
+    epochs: Epochs,
+    /// The file of the epochs lacks one.
+    epochs_unsaved: bool,
+    /// Oldest first.
+    snapshots: Vec<Offset>,
+    /// The last segment began here, which nobody has been told.
+    rolled_at: Option<Offset>,
+}
+
+/// The files of a partition's directory.
+#[derive(Default)]
+struct Listing {
+    logs: BTreeSet<Offset>,
+    with_rows: BTreeSet<Offset>,
+    snapshots: BTreeSet<Offset>,
+    /// Unfinished files, and files of segments that are gone.
+    litter: Vec<String>,
+}
+
+impl Listing {
+    fn sort(names: Vec<String>) -> Listing {
+        let mut listing = Listing::default();
+        let mut beside = Vec::new();
+        for name in names {
+            if name.ends_with(disk::UNFINISHED) {
+                listing.litter.push(name);
+                continue;
+            }
+            let Some((offset, kind)) = parse_name(&name) else {
+                continue;
+            };
+            match kind {
+                LOG => _ = listing.logs.insert(offset),
+                SNAPSHOT => _ = listing.snapshots.insert(offset),
+                INDEX | TIME_INDEX => beside.push((offset, name)),
+                TXN_INDEX => {
+                    listing.with_rows.insert(offset);
+                    beside.push((offset, name));
+                }
+                _ => {}
+            }
+        }
+        beside.retain(|(offset, _)| !listing.logs.contains(offset));
+        listing
+            .litter
+            .extend(beside.into_iter().map(|(_, name)| name));
+        listing
+    }
+}
+
+fn parse_name(name: &str) -> Option<(Offset, &str)> {
+    let (stem, kind) = name.split_once('.')?;
+    let digits = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
+    let offset = stem.parse().ok().filter(|_| digits)?;
+    Some((Offset(offset), kind))
+}
+
+impl PartitionLog {
+    fn empty(options: LogOptions) -> PartitionLog {
+        PartitionLog {
+            options,
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            segments: Vec::new(),
+            writer: None,
+            epochs: Epochs::default(),
+            epochs_unsaved: false,
+            snapshots: Vec::new(),
+            rolled_at: None,
+        }
+    }
+
+    /// Opens the partition and repairs its end as far as its files can't be trusted.
+    pub(crate) fn open(
+        place: Place<'_>,
+        options: LogOptions,
+        trust: Trust,
+    ) -> Result<(PartitionLog, Option<Cut>), StorageError> {
+        let mut log = PartitionLog::empty(options);
+        let directory = place.directory();
+        let Some(names) = disk::names(&directory).map_err(failed("list", &directory))? else {
+            return Ok((log, None));
+        };
+        let listing = Listing::sort(names);
+        for name in &listing.litter {
+            let path = directory.join(name);
+            disk::remove_if_present(&path).map_err(failed("remove", &path))?;
+        }
+        log.log_start = read_log_start(place)?;
+        log.find_segments(place, &listing)?;
+        let mut seen = Vec::new();
+        let mut cut = log.recover(place, trust, &mut seen)?;
+        log.log_end = log.segments.last().map_or(log.log_start, |last| last.end);
+        if log.log_end < log.log_start {
+            cut = Some(log.begin_anew(place));
+        }
+        if let Some(first) = log.segments.first() {
+            log.log_start = log.log_start.max(first.base);
+        }
+        log.drop_segments_below_start(place);
+        log.recover_epochs(place, &seen)?;
+        log.snapshots = listing.snapshots.into_iter().collect();
+        while log.snapshots.last().is_some_and(|at| *at > log.log_end) {
+            let beyond = log.snapshots[log.snapshots.len() - 1];
+            log.drop_snapshot(place, beyond);
+        }
+        Ok((log, cut))
+    }
+
+    fn find_segments(&mut self, place: Place<'_>, listing: &Listing) -> Result<(), StorageError> {
+        let bases: Vec<Offset> = listing.logs.iter().copied().collect();
+        for (at, base) in bases.iter().enumerate() {
+            let path = place.file(*base, LOG);
+            let size = disk::size(&path).map_err(failed("look at", &path))?;
+            let end = bases.get(at + 1).copied().unwrap_or(*base);
+            let mut segment = Segment::found(*base, end, size);
+            if listing.with_rows.contains(base) {
+                segment.load_rows(place)?;
+            }
+            self.segments.push(segment);
+        }
+        Ok(())
+    }
+
+    fn recover(
+        &mut self,
+        place: Place<'_>,
+        trust: Trust,
+        seen: &mut Vec<(LeaderEpoch, Offset)>,
+    ) -> Result<Option<Cut>, StorageError> {
+        let Some(last) = self.segments.last_mut() else {
+            return Ok(None);
+        };
+        if trust == Trust::Clean && last.open_clean(place, &self.options)? {
+            return Ok(None);
+        }
+        let mut at = match trust {
+            Trust::PowerCut => 0,
+            Trust::Clean | Trust::Killed => self.segments.len() - 1,
+        };
+        while at < self.segments.len() {
+            let cut = self.walk_segment(place, at, seen)?;
+            if cut.is_some() {
+                return Ok(cut);
+            }
+            at += 1;
+        }
+        Ok(None)
+    }
+
+    /// Walks one segment, cuts what is bad, and with it all segments behind.
+    fn walk_segment(
+        &mut self,
+        place: Place<'_>,
+        at: usize,
+        seen: &mut Vec<(LeaderEpoch, Offset)>,
+    ) -> Result<Option<Cut>, StorageError> {
+        let next = self.segments.get(at + 1).map(|next| next.base);
+        let segment = &mut self.segments[at];
+        let path = place.file(segment.base, LOG);
+        let file = SegmentFile::open(&path).map_err(failed("open", &path))?;
+        let mut walk =
+            recovery::walk(&file, segment.base, &self.options).map_err(failed("read", &path))?;
+        seen.append(&mut walk.epochs);
+        let gap =
+            next.filter(|next| walk.end > *next || (walk.end < *next && !self.options.compacted));
+        let reason = walk
+            .stopped
+            .or(gap.map(|next_segment| CutReason::Gap { next_segment }));
+        let Some(reason) = reason else {
+            walk.end = next.unwrap_or(walk.end);
+            segment.adopt(&walk, place)?;
+            return Ok(None);
+        };
+        // Durable before anything is appended behind it: else old bytes could come back with the power.
+        let cut_bytes = segment.size - walk.size;
+        file.truncate(walk.size)
+            .and_then(|()| file.sync())
+            .map_err(failed("cut", &path))?;
+        segment.adopt(&walk, place)?;
+        let behind = self.segments.drain(at + 1..).rev().map(|lost| {
+            lost.remove(place);
+            lost.size
+        });
+        Ok(Some(Cut {
+            at: walk.end,
+            bytes: cut_bytes + behind.sum::<u64>(),
+            reason,
+        }))
+    }
+
+    /// The log ends before its start: nothing of it may be read, and it goes on at its start.
+    fn begin_anew(&mut self, place: Place<'_>) -> Cut {
+        let lost = self.segments.drain(..).rev().map(|lost| {
+            lost.remove(place);
+            lost.size
+        });
+        let bytes = lost.sum();
+        self.log_end = self.log_start;
+        let log_start = self.log_start;
+        Cut {
+            at: log_start,
+            bytes,
+            reason: CutReason::BelowStart { log_start },
+        }
+    }
+
+    fn recover_epochs(
+        &mut self,
+        place: Place<'_>,
+        seen: &[(LeaderEpoch, Offset)],
+    ) -> Result<(), StorageError> {
+        let path = place.directory().join(EPOCHS);
+        let bytes = disk::read(&path).map_err(failed("read", &path))?;
+        match bytes.as_deref().and_then(Epochs::decode) {
+            Some(epochs) => self.epochs = epochs,
+            None => {
+                self.epochs_unsaved = true;
+                let mut epochs = Epochs::default();
+                self.visit_batches(place, self.log_start, &mut |batch| {
+                    let header = batch.header();
+                    epochs.note(header.leader_epoch, header.base_offset);
+                    ControlFlow::Continue(())
+                })?;
+                self.epochs = epochs;
+            }
+        }
+        // What was written before a batch that never came is no epoch of this log.
+        self.epochs_unsaved |= self.epochs.cut_end(self.log_end);
+        for (epoch, offset) in seen {
+            self.epochs_unsaved |= self.epochs.note(*epoch, *offset);
+        }
+        self.epochs_unsaved |= self.epochs.cut_end(self.log_end);
+        self.epochs_unsaved |= self.epochs.cut_start(self.log_start);
+        if self.epochs_unsaved {
+            self.save_epochs(place).map_err(failed("write", &path))?;
+        }
+        Ok(())
+    }
+
+    fn save_epochs(&mut self, place: Place<'_>) -> io::Result<()> {
+        let path = place.directory().join(EPOCHS);
+        disk::replace(&path, self.epochs.encode().as_bytes(), Sync::No)?;
+        self.epochs_unsaved = false;
+        Ok(())
+    }
+
+    /// Takes disk space for appends of `bytes` in all, closing the last segment if they belong into a new one.
+    pub(crate) fn reserve(&mut self, place: Place<'_>, bytes: usize) -> io::Result<()> {
+        let Some(last) = self.segments.last_mut() else {
+            let (segment, writer) = Segment::create(place, self.log_end, bytes, &self.options)?;
+            self.segments.push(segment);
+            self.writer = Some(Box::new(writer));
+            return Ok(());
+        };
+        if self.writer.is_none() {
+            self.writer = Some(Box::new(last.writer(place, &self.options)?));
+        }
+        if last.is_full_for(bytes, &self.options) {
+            return self.roll(place, bytes);
+        }
+        let writer = self.writer.as_mut().expect("opened above");
+        last.make_room(writer, place, bytes, &self.options)
+    }
+
+    /// Begins a new segment at the log end, with room for `bytes`.
+    pub(crate) fn roll(&mut self, place: Place<'_>, bytes: usize) -> io::Result<()> {
+        if self.segments.last().is_none_or(|last| last.size == 0) {
+            return Ok(());
+        }
+        if self.epochs_unsaved {
+            // Recovery finds missing epochs in the last segment only.
+            self.save_epochs(place)?;
+        }
+        let (segment, writer) = Segment::create(place, self.log_end, bytes, &self.options)?;
+        self.close_writer(place);
+        self.segments.push(segment);
+        self.writer = Some(Box::new(writer));
+        self.rolled_at = Some(self.log_end);
+        Ok(())
+    }
+
+    fn close_writer(&mut self, place: Place<'_>) {
+        if let (Some(writer), Some(last)) = (self.writer.take(), self.segments.last_mut())
+            && let Err(error) = last.seal(*writer, place)
+        {
+            tracing::warn!(partition = %place.id, segment = %last.base, %error, "cannot trim a segment's files");
+        }
+    }
+
+    /// Appends whole batches at the log end; returns where a new segment began since the last append.
+    pub(crate) fn append(&mut self, place: Place<'_>, entry: &Entry) -> io::Result<Option<Offset>> {
+        assert_eq!(entry.base, self.log_end, "batches follow each other");
+        assert!(entry.last >= entry.base, "a batch has a last offset");
+        self.reserve(place, entry.bytes.len())?;
+        let (Some(last), Some(writer)) = (self.segments.last(), &self.writer) else {
+            return Err(io::Error::other("no segment to append to"));
+        };
+        let wide = entry.last.0 - last.base.0 > i64::from(i32::MAX);
+        if wide {
+            self.roll(place, entry.bytes.len())?;
+        } else if last.is_old_for(writer, entry.max_timestamp, &self.options)
+            && let Err(error) = self.roll(place, entry.bytes.len())
+        {
+            // There is room for the batch where it is; the segment is closed another time.
+            tracing::debug!(partition = %place.id, %error, "cannot begin a new segment");
+        }
+        let newest = self.epochs.last();
+        assert!(
+            newest.is_none_or(|newest| newest <= entry.leader_epoch),
+            "the leader epoch never falls"
+        );
+        self.epochs_unsaved |= self.epochs.note(entry.leader_epoch, entry.base);
+        if self.epochs_unsaved
+            && let Err(error) = self.save_epochs(place)
+        {
+            tracing::warn!(partition = %place.id, %error, "cannot write the leader epochs yet");
+        }
+        let (Some(last), Some(writer)) = (self.segments.last_mut(), &mut self.writer) else {
+            return Err(io::Error::other("no segment to append to"));
+        };
+        let (bytes, max_timestamp) = (&entry.bytes[..], entry.max_timestamp);
+        last.append(writer, bytes, entry.last, max_timestamp, &self.options)?;
+        self.log_end = entry.last.next();
+        Ok(self.rolled_at.take())
+    }
+
+    /// Where in `segments` an offset is, or would be.
+    fn segment_of(&self, offset: Offset) -> usize {
+        let after = self.segments.partition_point(|s| s.base <= offset);
+        after.saturating_sub(1)
+    }
+
+    /// Reads whole batches; see `SegmentJournal::read`.
+    pub(crate) fn read(
+        &self,
+        place: Place<'_>,
+        (from, upto): (Offset, Offset),
+        max_bytes: usize,
+        first_whole: bool,
+    ) -> Result<ReadOutcome, StorageError> {
+        if from < self.log_start || from > self.log_end {
+            return Err(StorageError::OutOfRange {
+                offset: from,
+                log_start: self.log_start,
+                log_end: self.log_end,
+            });
+        }
+        let upto = upto.min(self.log_end);
+        let mut outcome = ReadOutcome {
+            slices: Vec::new(),
+            next: from,
+        };
+        let mut left = max_bytes;
+        for segment in &self.segments[self.segment_of(from)..] {
+            if outcome.next >= upto {
+                break;
+            }
+            let first_whole = first_whole && outcome.slices.is_empty();
+            let wanted = (outcome.next, upto);
+            match segment.read(place, &self.options, wanted, left, first_whole)? {
+                Some((slice, next)) => {
+                    left = left.saturating_sub(slice.len());
+                    outcome.slices.push(slice);
+                    outcome.next = next;
+                    if next < segment.end {
+                        break;
+                    }
+                }
+                None if outcome.next < segment.end => break,
+                None => {}
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Shows every batch from the one that holds `from`, in order.
+    pub(crate) fn visit_batches(
+        &self,
+        place: Place<'_>,
+        from: Offset,
+        visit: &mut dyn FnMut(BatchView<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let from = from.max(self.log_start);
+        for segment in self.segments.iter().skip(self.segment_of(from)) {
+            if segment.size == 0 {
+                continue;
+            }
+            let map = segment.mapping(place, &self.options)?;
+            let Some(mut at) = segment.locate(&map, from, place, &self.options)? else {
+                continue;
+            };
+            while at < segment.size {
+                let len = segment.header(&map, at, place)?.size_bytes();
+                let batch = BatchView::parse(map.bytes(to_usize(at), len));
+                let batch = batch.map_err(|error| StorageError::Corrupt {
+                    path: place.file(segment.base, LOG),
+                    reason: error.to_string(),
+                })?;
+                if visit(batch).is_break() {
+                    return Ok(());
+                }
+                at += to_u64(len);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first batch with an offset of at least `from` that may hold a record of `timestamp` or later (LR-92).
+    pub(crate) fn find_by_time(
+        &self,
+        place: Place<'_>,
+        timestamp: i64,
+        (from, upto): (Offset, Offset),
+    ) -> Result<Option<Slice>, StorageError> {
+        let from = from.max(self.log_start);
+        for segment in self.segments.iter().skip(self.segment_of(from)) {
+            let found = segment.find_by_time(place, &self.options, timestamp, from)?;
+            if let Some((header, slice)) = found {
+                return Ok((header.base_offset < upto).then_some(slice));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of the batches with the largest timestamp; none if it begins at or after `upto` (LR-90) or no batch has
+    /// a timestamp.
+    pub(crate) fn max_timestamp_batch(
+        &self,
+        place: Place<'_>,
+        upto: Offset,
+    ) -> Result<Option<Slice>, StorageError> {
+        let mut largest = -1;
+        for segment in &self.segments {
+            let (timestamp, last) = segment.largest(place, &self.options)?;
+            if last >= self.log_start {
+                largest = largest.max(timestamp);
+            } else if segment.end > self.log_start {
+                // The batch that had it is deleted, others of its segment are not: look at all that are left.
+                let mut left = -1;
+                self.visit_batches(place, self.log_start, &mut |batch| {
+                    if batch.header().base_offset >= segment.end {
+                        return ControlFlow::Break(());
+                    }
+                    left = left.max(batch.header().max_timestamp);
+                    ControlFlow::Continue(())
+                })?;
+                largest = largest.max(left);
+            }
+        }
+        if largest < 0 {
+            return Ok(None);
+        }
+        self.find_by_time(place, largest, (self.log_start, upto))
+    }
+
+    /// Where `epoch` ended (LR-83).
+    pub(crate) fn leader_epoch_end(
+        &self,
+        epoch: LeaderEpoch,
+        current: LeaderEpoch,
+    ) -> (LeaderEpoch, Offset) {
+        self.epochs.end_of(epoch, current, self.log_end)
+    }
+
+    /// The epoch of the first record.
+    pub(crate) fn leader_epoch_at_start(&self) -> Option<LeaderEpoch> {
+        self.epochs.at_start(self.log_start)
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size).sum()
+    }
+
+    /// All segments, oldest first.
+    pub(crate) fn segments(&self, place: Place<'_>) -> Result<Vec<SegmentInfo>, StorageError> {
+        let infos = self.segments.iter().map(|segment| {
+            Ok(SegmentInfo {
+                base: segment.base,
+                end: segment.end,
+                bytes: segment.size,
+                max_timestamp: segment.largest(place, &self.options)?.0,
+            })
+        });
+        infos.collect()
+    }
+
+    /// Moves the log start up: durable before it returns, then whole segments below it go (CR-22).
+    pub(crate) fn set_log_start(
+        &mut self,
+        place: Place<'_>,
+        log_start: Offset,
+    ) -> Result<(), StorageError> {
+        if log_start <= self.log_start {
+            return Ok(());
+        }
+        if log_start > self.log_end {
+            return Err(StorageError::OutOfRange {
+                offset: log_start,
+                log_start: self.log_start,
+                log_end: self.log_end,
+            });
+        }
+        let path = place.directory().join(LOG_START);
+        let text = format!("0\n{log_start}\n");
+        disk::replace(&path, text.as_bytes(), Sync::Yes).map_err(failed("write", &path))?;
+        self.log_start = log_start;
+        self.drop_segments_below_start(place);
+        if self.epochs.cut_start(log_start) {
+            self.epochs_unsaved = true;
+            if let Err(error) = self.save_epochs(place) {
+                tracing::warn!(partition = %place.id, %error, "cannot write the leader epochs yet");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that hold nothing at or after the log start. The last one stays.
+    fn drop_segments_below_start(&mut self, place: Place<'_>) {
+        let ends = self.segments.iter().skip(1).map(|next| next.base);
+        let below = ends.take_while(|end| *end <= self.log_start).count();
+        for segment in self.segments.drain(..below) {
+            segment.remove(place);
+        }
+    }
+
+    /// Writes a snapshot that is valid at `at`, and drops those that it makes useless.
+    pub(crate) fn write_snapshot(
+        &mut self,
+        place: Place<'_>,
+        at: Offset,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        // A snapshot ends the replay that would find a lost row again.
+        for segment in &mut self.segments {
+            let path = place.file(segment.base, TXN_INDEX);
+            segment.sync_rows(place).map_err(failed("write", path))?;
+        }
+        let path = place.file(at, SNAPSHOT);
+        disk::replace(&path, bytes, Sync::No).map_err(failed("write", &path))?;
+        if let Err(position) = self.snapshots.binary_search(&at) {
+            self.snapshots.insert(position, at);
+        }
+        self.drop_useless_snapshots(place);
+        Ok(())
+    }
+
+    /// Keeps the newest ones, and the newest that is not above the last segment: recovery may cut that segment anywhere.
+    fn drop_useless_snapshots(&mut self, place: Place<'_>) {
+        let floor = self.segments.last().map_or(self.log_end, |last| last.base);
+        let below = self.snapshots.partition_point(|at| *at <= floor);
+        let newest = self.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+        let useless: Vec<Offset> = (0..newest)
+            .filter(|at| at + 1 != below)
+            .map(|at| self.snapshots[at])
+            .collect();
+        for at in useless {
+            self.drop_snapshot(place, at);
+        }
+    }
+
+    /// The offsets of the snapshots, newest first.
+    pub(crate) fn snapshots(&self) -> Vec<Offset> {
+        self.snapshots.iter().rev().copied().collect()
+    }
+
+    /// The bytes of a snapshot.
+    pub(crate) fn read_snapshot(place: Place<'_>, at: Offset) -> Result<Vec<u8>, StorageError> {
+        let path = place.file(at, SNAPSHOT);
+        let bytes = disk::read(&path).map_err(failed("read", &path))?;
+        let missing = || failed("read", &path)(io::Error::from(io::ErrorKind::NotFound));
+        bytes.ok_or_else(missing)
+    }
+
+    /// Removes a snapshot.
+    pub(crate) fn drop_snapshot(&mut self, place: Place<'_>, at: Offset) {
+        self.snapshots.retain(|kept| *kept != at);
+        let path = place.file(at, SNAPSHOT);
+        if let Err(error) = disk::remove_if_present(&path) {
+            tracing::warn!(partition = %place.id, path = %path.display(), %error, "cannot remove a snapshot");
+        }
+    }
+
+    /// Adds the row of an aborted transaction to the segment that holds `last_offset`.
+    pub(crate) fn append_transaction_row(
+        &mut self,
+        place: Place<'_>,
+        last_offset: Offset,
+        row: &[u8; TRANSACTION_ROW_BYTES],
+    ) {
+        let at = self.segment_of(last_offset);
+        if let Some(segment) = self.segments.get_mut(at) {
+            segment.append_row(place, row);
+        }
+    }
+
+    /// Drops the rows whose last offset is `from` or higher.
+    pub(crate) fn truncate_transaction_rows(
+        &mut self,
+        place: Place<'_>,
+        from: Offset,
+        last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
+    ) -> Result<(), StorageError> {
+        let at = self.segment_of(from);
+        for segment in self.segments.iter_mut().skip(at) {
+            let path = place.file(segment.base, TXN_INDEX);
+            segment
+                .truncate_rows(place, |row| last_offset_of(row) >= from)
+                .map_err(failed("cut", path))?;
+        }
+        Ok(())
+    }
+
+    /// Shows the rows from the segment that holds `from` upwards.
+    pub(crate) fn visit_transaction_rows(
+        &self,
+        from: Offset,
+        visit: &mut dyn FnMut(&[u8; TRANSACTION_ROW_BYTES]) -> ControlFlow<()>,
+    ) {
+        let segments = self.segments.iter().skip(self.segment_of(from));
+        for row in segments.flat_map(Segment::rows) {
+            if visit(row).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Completes all files, so that the next start may trust them.
+    pub(crate) fn close(&mut self, place: Place<'_>) -> io::Result<()> {
+        if let (Some(writer), Some(last)) = (self.writer.take(), self.segments.last_mut()) {
+            last.seal(*writer, place)?;
+        }
+        for segment in &mut self.segments {
+            segment.save_rows(place)?;
+        }
+        if self.epochs_unsaved {
+            self.save_epochs(place)?;
+        }
+        Ok(())
+    }
+
+    /// How many segments were written to in this run and not synced.
+    pub(crate) fn dirty_segments(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.dirty).count()
+    }
+
+    /// Brings the files of those segments to the disk, and the names of all.
+    pub(crate) fn sync(&mut self, place: Place<'_>) -> io::Result<()> {
+        if self.dirty_segments() == 0 {
+            return Ok(());
+        }
+        for segment in self.segments.iter_mut().filter(|segment| segment.dirty) {
+            segment.sync(place)?;
+        }
+        let directory = place.directory();
+        disk::sync_directory(&directory)?;
+        directory.parent().map_or(Ok(()), disk::sync_directory)
+    }
+}
+
+fn read_log_start(place: Place<'_>) -> Result<Offset, StorageError> {
+    let path = place.directory().join(LOG_START);
+    let Some(bytes) = disk::read(&path).map_err(failed("read", &path))? else {
+        return Ok(Offset::ZERO);
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let offset = text
+        .strip_prefix("0\n")
+        .and_then(|rest| rest.trim_end().parse().ok());
+    // Guessing could bring deleted records back: CR-22 allows the old start or the new one, nothing else.
+    offset.map(Offset).ok_or(StorageError::Corrupt {
+        path,
+        reason: "it does not hold an offset".to_owned(),
+    })
+}

@@ -1,0 +1,695 @@
+//! One segment: its bytes, its two indexes and its rows of aborted transactions.
+//!
+//! Invariants: bytes below `size` are whole batches and never change; nobody reads beyond it. Only the last segment of a
+//! partition has a [`Writer`]. Maps and indexes are opened at their first use: a segment that nobody reads costs no map.
+
+use crate::TRANSACTION_ROW_BYTES;
+use crate::data_dir::DataDir;
+use crate::disk::{self, SegmentFile, Sync};
+use crate::error::{StorageError, failed};
+use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, TimeIndex, relative};
+use crate::mmap::{Mapping, Slice};
+use crate::partition::LogOptions;
+use crate::recovery::{self, Walk};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tally_protocol::batch::{self, BatchHeader, HEADER_BYTES};
+use tally_protocol::ids::{to_u64, to_usize};
+use tally_protocol::{Offset, PartitionId};
+
+/// Disk space is taken in steps that grow from the first to the second number of bytes.
+const FIRST_STEP: u64 = 1024 * 1024;
+const LAST_STEP: u64 = 64 * 1024 * 1024;
+/// An index whose last entry lies further than this from the end of its segment has lost entries.
+const INDEX_LAG: u64 = 1024 * 1024;
+
+/// The ends of the names of a segment's files.
+pub(crate) const LOG: &str = "log";
+pub(crate) const INDEX: &str = "index";
+pub(crate) const TIME_INDEX: &str = "timeindex";
+pub(crate) const TXN_INDEX: &str = "txnindex";
+pub(crate) const SNAPSHOT: &str = "snapshot";
+
+/// Where a partition's files are; the path is only made when a file is touched.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) dir: &'a DataDir,
+    pub(crate) id: PartitionId,
+}
+
+impl Place<'_> {
+    /// The partition's directory.
+    pub(crate) fn directory(self) -> PathBuf {
+        self.dir.partition_path(self.id)
+    }
+
+    /// A file that is named after an offset.
+    pub(crate) fn file(self, at: Offset, kind: &str) -> PathBuf {
+        let mut path = self.directory();
+        path.push(format!("{at:020}.{kind}", at = at.0));
+        path
+    }
+}
+
+/// The two indexes of a segment.
+#[derive(Default)]
+struct Indexes {
+    offsets: OffsetIndex,
+    times: TimeIndex,
+}
+
+/// What the last segment of a partition has besides.
+pub(crate) struct Writer {
+    file: SegmentFile,
+    /// Bytes from the start of the file that have disk space.
+    reserved: u64,
+    pace: Pace,
+    /// When the segment was made or opened: its age where batches have no timestamps.
+    since_ms: i64,
+}
+
+/// One segment of a partition.
+pub(crate) struct Segment {
+    /// The first offset that may be in it: its name.
+    pub(crate) base: Offset,
+    /// The offset after the last one that may be in it.
+    pub(crate) end: Offset,
+    /// Bytes of whole batches.
+    pub(crate) size: u64,
+    /// The largest timestamp of the first batch.
+    pub(crate) first_timestamp: Option<i64>,
+    /// Written to in this run, and not synced since.
+    pub(crate) dirty: bool,
+    /// The largest timestamp and the last offset of the batch that had it first, once known.
+    largest: Cell<Option<(i64, Offset)>>,
+    map: RefCell<Option<Arc<Mapping>>>,
+    indexes: RefCell<Option<Indexes>>,
+    rows: Rows,
+}
+
+/// The rows of aborted transactions. Kept in memory too: a fetch reads them, and they must not be lost when the disk is
+/// full at a bad moment.
+#[derive(Default)]
+struct Rows {
+    bytes: Vec<u8>,
+    saved: usize,
+    synced: bool,
+}
+
+impl Segment {
+    /// A segment whose files exist.
+    pub(crate) fn found(base: Offset, end: Offset, size: u64) -> Segment {
+        Segment {
+            base,
+            end,
+            size,
+            first_timestamp: None,
+            dirty: false,
+            largest: Cell::new(None),
+            map: RefCell::new(None),
+            indexes: RefCell::new(None),
+            rows: Rows::default(),
+        }
+    }
+
+    /// Makes the files of a new segment with room for a first append of `bytes`, or nothing at all.
+    pub(crate) fn create(
+        place: Place<'_>,
+        base: Offset,
+        bytes: usize,
+        options: &LogOptions,
+    ) -> io::Result<(Segment, Writer)> {
+        let path = place.file(base, LOG);
+        let file = match SegmentFile::create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk::make_directories(&place.directory())?;
+                SegmentFile::create(&path)?
+            }
+            other => other?,
+        };
+        let mut segment = Segment::found(base, base, 0);
+        segment.largest.set(Some((-1, base)));
+        *segment.indexes.get_mut() = Some(Indexes::default());
+        let mut writer = Writer {
+            file,
+            reserved: 0,
+            pace: Pace::new(base),
+            since_ms: disk::wall_ms(),
+        };
+        match segment.make_room(&mut writer, place, bytes, options) {
+            Ok(()) => Ok((segment, writer)),
+            Err(error) => {
+                segment.remove(place);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the last segment of a partition for appends.
+    pub(crate) fn writer(&self, place: Place<'_>, options: &LogOptions) -> io::Result<Writer> {
+        let largest = self
+            .largest(place, options)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let entry = self.with_indexes(|indexes| indexes.offsets.last());
+        let since = entry.map_or(0, |(_, position)| u64::from(position));
+        Ok(Writer {
+            file: SegmentFile::open(&place.file(self.base, LOG))?,
+            reserved: self.size,
+            pace: Pace::resume(self.size - since, largest),
+            since_ms: disk::wall_ms(),
+        })
+    }
+
+    /// Takes disk space for an append of `bytes`, for its index entries too. Nothing has changed if it fails.
+    pub(crate) fn make_room(
+        &mut self,
+        writer: &mut Writer,
+        place: Place<'_>,
+        bytes: usize,
+        options: &LogOptions,
+    ) -> io::Result<()> {
+        let needed = self.size + to_u64(bytes);
+        if needed > writer.reserved {
+            let step = writer.reserved.clamp(FIRST_STEP, LAST_STEP);
+            let generous = (writer.reserved + step).min(u64::from(options.segment_bytes));
+            let generous = generous.max(needed);
+            writer.reserved = match writer.file.reserve(writer.reserved, generous) {
+                // The last space of a disk is there to be used.
+                Err(error) if generous > needed && is_full(&error) => {
+                    writer.file.reserve(writer.reserved, needed)?;
+                    needed
+                }
+                other => other.map(|()| generous)?,
+            };
+        }
+        let more = index_entries(bytes, options);
+        let limit = to_usize(u64::from(options.index_max_bytes));
+        let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
+        let path = |kind| place.file(self.base, kind);
+        if indexes.offsets.room() < more {
+            indexes.offsets.reserve(&path(INDEX), more, limit)?;
+        }
+        if indexes.times.room() < more {
+            indexes.times.reserve(&path(TIME_INDEX), more, limit)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an append of `bytes` belongs into a new segment, as far as sizes say (LR-50).
+    pub(crate) fn is_full_for(&mut self, bytes: usize, options: &LogOptions) -> bool {
+        if self.size == 0 {
+            return false;
+        }
+        let limit = to_usize(u64::from(options.index_max_bytes));
+        let more = index_entries(bytes, options);
+        let index_full = self.indexes.get_mut().as_ref().is_some_and(|indexes| {
+            (indexes.offsets.len() + more) * OFFSET_ENTRY > limit
+                || (indexes.times.len() + more) * TIME_ENTRY > limit
+        });
+        // Offsets in a segment are counted in 31 bits; half of them are left to the batch that comes.
+        let wide = self.end.0 - self.base.0 > i64::from(i32::MAX / 2);
+        self.size + to_u64(bytes) > u64::from(options.segment_bytes) || index_full || wide
+    }
+
+    /// Whether an append with this timestamp belongs into a new segment (LR-50).
+    pub(crate) fn is_old_for(
+        &self,
+        writer: &Writer,
+        max_timestamp: i64,
+        options: &LogOptions,
+    ) -> bool {
+        if self.size == 0 {
+            return false;
+        }
+        let age_ms = match self.first_timestamp {
+            Some(first) if first >= 0 && max_timestamp >= 0 => max_timestamp.saturating_sub(first),
+            Some(first) if first >= 0 => return false,
+            _ => disk::wall_ms().saturating_sub(writer.since_ms),
+        };
+        age_ms > options.segment_ms.saturating_sub(self.jitter(options))
+    }
+
+    /// A number below the jitter that is always the same for the same segment.
+    fn jitter(&self, options: &LogOptions) -> i64 {
+        if options.segment_jitter_ms <= 0 {
+            return 0;
+        }
+        let mixed = (self.base.0 ^ 0x5bd1_e995).wrapping_mul(0x2545_f491_4f6c_dd1d);
+        mixed.rem_euclid(options.segment_jitter_ms)
+    }
+
+    /// Appends whole batches, for which [`Segment::make_room`] took the space.
+    pub(crate) fn append(
+        &mut self,
+        writer: &mut Writer,
+        bytes: &[u8],
+        last: Offset,
+        max_timestamp: i64,
+        options: &LogOptions,
+    ) -> io::Result<()> {
+        writer.file.write_at(bytes, self.size)?;
+        self.dirty = true;
+        let interval = options.index_interval_bytes;
+        if writer
+            .pace
+            .batch(bytes.len(), max_timestamp, last, interval)
+        {
+            let position = u32::try_from(self.size).expect("a segment is below 2^32 bytes");
+            let indexes = self.indexes.get_mut().as_mut();
+            let indexes = indexes.expect("a segment with a writer has its indexes");
+            let entry = OffsetIndex::make(relative(self.base, last), position);
+            indexes.offsets.push(entry);
+            if let Some(entry) = writer.pace.time_entry(self.base) {
+                indexes.times.push(entry);
+            }
+        }
+        self.largest.set(Some(writer.pace.largest));
+        self.first_timestamp.get_or_insert(max_timestamp);
+        self.size += to_u64(bytes.len());
+        self.end = last.next();
+        // Published only now that the last byte is in place.
+        let size = to_usize(self.size);
+        let map = self.map.get_mut();
+        match map {
+            Some(kept) if kept.capacity() >= size => kept.publish(size),
+            _ => *map = None,
+        }
+        Ok(())
+    }
+
+    /// Completes and trims the files: no more appends. Failing to trim wastes space and loses nothing.
+    pub(crate) fn seal(&mut self, writer: Writer, place: Place<'_>) -> io::Result<()> {
+        let Writer { file, mut pace, .. } = writer;
+        let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
+        if let Some(entry) = pace.time_entry(self.base) {
+            let path = place.file(self.base, TIME_INDEX);
+            indexes.times.reserve(&path, 1, TIME_ENTRY)?;
+            indexes.times.push(entry);
+        }
+        file.truncate(self.size)?;
+        indexes.offsets.trim(&place.file(self.base, INDEX))?;
+        indexes.times.trim(&place.file(self.base, TIME_INDEX))
+    }
+
+    /// Brings the segment's files to the disk.
+    pub(crate) fn sync(&mut self, place: Place<'_>) -> io::Result<()> {
+        for kind in [LOG, INDEX, TIME_INDEX] {
+            SegmentFile::open(&place.file(self.base, kind))?.sync()?;
+        }
+        self.dirty = false;
+        self.sync_rows(place)
+    }
+
+    /// Removes the segment's files; slices of it stay readable.
+    pub(crate) fn remove(&self, place: Place<'_>) {
+        // The log last: what has a log is a segment, what has none is swept up.
+        for kind in [INDEX, TIME_INDEX, TXN_INDEX, LOG] {
+            let path = place.file(self.base, kind);
+            if let Err(error) = disk::remove_if_present(&path) {
+                tracing::warn!(partition = %place.id, path = %path.display(), %error, "cannot remove a file");
+            }
+        }
+    }
+
+    /// Takes over what a walk found: the end, and indexes made anew.
+    pub(crate) fn adopt(&mut self, walk: &Walk, place: Place<'_>) -> Result<(), StorageError> {
+        self.size = walk.size;
+        self.end = walk.end;
+        self.first_timestamp = walk.first_timestamp;
+        self.largest.set(Some(walk.pace.largest));
+        *self.indexes.get_mut() = Some(self.write_indexes(walk, place)?);
+        Ok(())
+    }
+
+    fn write_indexes(&self, walk: &Walk, place: Place<'_>) -> Result<Indexes, StorageError> {
+        let offsets = place.file(self.base, INDEX);
+        let times = place.file(self.base, TIME_INDEX);
+        disk::replace(&offsets, &walk.offsets, Sync::No).map_err(failed("write", &offsets))?;
+        disk::replace(&times, &walk.times, Sync::No).map_err(failed("write", &times))?;
+        Ok(Indexes {
+            offsets: OffsetIndex::open(&offsets)
+                .map_err(failed("map", &offsets))?
+                .unwrap_or_default(),
+            times: TimeIndex::open(&times)
+                .map_err(failed("map", &times))?
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Makes the indexes usable: maps them, and makes them anew where they are missing, short or wrong.
+    pub(crate) fn load_indexes(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<(), StorageError> {
+        if self.indexes.borrow().is_some() {
+            return Ok(());
+        }
+        let indexes = match self.sound_indexes(place, options)? {
+            Some(indexes) => indexes,
+            None => self.rebuild_indexes(place, options)?,
+        };
+        *self.indexes.borrow_mut() = Some(indexes);
+        Ok(())
+    }
+
+    /// Takes the segment as a clean shutdown left it, and finds where it ends; returns whether all of it fits together.
+    pub(crate) fn open_clean(
+        &mut self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<bool, StorageError> {
+        self.end = self.base.plus(i64::from(i32::MAX));
+        match self.sound_indexes(place, options) {
+            Ok(Some(indexes)) => *self.indexes.get_mut() = Some(indexes),
+            Ok(None) | Err(StorageError::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let map = self.mapping(place, options)?;
+        let last = self.with_indexes(|indexes| indexes.offsets.last());
+        let (mut at, mut end) = (last.map_or(0, |(_, at)| u64::from(at)), self.base);
+        while at < self.size {
+            let header = self.header(&map, at, place)?;
+            at += to_u64(header.size_bytes());
+            end = header.last_offset().next();
+        }
+        if self.size > 0 {
+            self.first_timestamp = Some(self.header(&map, 0, place)?.max_timestamp);
+        }
+        self.end = end;
+        Ok(true)
+    }
+
+    fn sound_indexes(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<Option<Indexes>, StorageError> {
+        let path = place.file(self.base, INDEX);
+        let offsets = OffsetIndex::open(&path).map_err(failed("map", &path))?;
+        let path = place.file(self.base, TIME_INDEX);
+        let times = TimeIndex::open(&path).map_err(failed("map", &path))?;
+        let (Some(offsets), Some(times)) = (offsets, times) else {
+            return Ok(None);
+        };
+        let span = self.end.0 - self.base.0;
+        if !offsets.is_sound(self.size, span) || !times.is_sound(span) {
+            return Ok(None);
+        }
+        let map = self.mapping(place, options)?;
+        // Behind the last entry come its batch, at most an interval of others, and the last batch.
+        let interval = u64::from(options.index_interval_bytes);
+        let mut at = offsets
+            .last()
+            .map_or(0, |(_, position)| u64::from(position));
+        let lag_limit = at + interval.max(INDEX_LAG);
+        let mut timed = true;
+        while at < self.size {
+            let header = self.header(&map, at, place)?;
+            at += to_u64(header.size_bytes());
+            if at > lag_limit && at < self.size {
+                break;
+            }
+            let known = times.last().map_or(-1, |(timestamp, _)| timestamp);
+            timed &= header.max_timestamp <= known;
+        }
+        let complete = at >= self.size && timed;
+        Ok(complete.then_some(Indexes { offsets, times }))
+    }
+
+    fn rebuild_indexes(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<Indexes, StorageError> {
+        let path = place.file(self.base, LOG);
+        tracing::info!(partition = %place.id, segment = %self.base, "making the indexes of a segment anew");
+        let walk = SegmentFile::open(&path)
+            .and_then(|file| recovery::walk(&file, self.base, options))
+            .map_err(failed("read", &path))?;
+        if let Some(reason) = walk.stopped {
+            return Err(StorageError::Corrupt {
+                path,
+                reason: reason.to_string(),
+            });
+        }
+        self.write_indexes(&walk, place)
+    }
+
+    fn with_indexes<T>(&self, use_them: impl FnOnce(&Indexes) -> T) -> T {
+        let indexes = self.indexes.borrow();
+        use_them(indexes.as_ref().expect("`load_indexes` came before"))
+    }
+
+    /// The largest timestamp (-1: none) and the last offset of the batch that had it first.
+    pub(crate) fn largest(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<(i64, Offset), StorageError> {
+        self.load_indexes(place, options)?;
+        if let Some(largest) = self.largest.get() {
+            return Ok(largest);
+        }
+        let last = self.with_indexes(|indexes| indexes.times.last());
+        let largest = last.map_or((-1, self.base), |(timestamp, relative)| {
+            (timestamp, self.base.plus(i64::from(relative)))
+        });
+        self.largest.set(Some(largest));
+        Ok(largest)
+    }
+
+    /// The map of the segment: made at the first read, for all that the segment may become.
+    pub(crate) fn mapping(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<Arc<Mapping>, StorageError> {
+        if let Some(map) = &*self.map.borrow() {
+            return Ok(Arc::clone(map));
+        }
+        let path = place.file(self.base, LOG);
+        let (size, full) = (to_usize(self.size), u64::from(options.segment_bytes));
+        let map = SegmentFile::open(&path)
+            .and_then(|file| Mapping::new(&file, to_usize(full), size))
+            .map_err(failed("map", &path))?;
+        *self.map.borrow_mut() = Some(Arc::clone(&map));
+        Ok(map)
+    }
+
+    /// The header at `position`, of a batch that lies whole in the segment.
+    pub(crate) fn header(
+        &self,
+        map: &Mapping,
+        position: u64,
+        place: Place<'_>,
+    ) -> Result<BatchHeader, StorageError> {
+        let left = self.size.saturating_sub(position);
+        let len = to_usize(left).min(HEADER_BYTES);
+        let header = batch::parse_header(map.bytes(to_usize(position), len));
+        match header {
+            Ok(header)
+                if to_u64(header.size_bytes()) <= left
+                    && header.last_offset_delta >= 0
+                    && header.base_offset >= self.base
+                    && header.base_offset < self.end =>
+            {
+                Ok(header)
+            }
+            Ok(_) => Err(self.corrupt(place, position, "a batch header makes no sense")),
+            Err(error) => Err(self.corrupt(place, position, &error.to_string())),
+        }
+    }
+
+    fn corrupt(&self, place: Place<'_>, position: u64, reason: &str) -> StorageError {
+        StorageError::Corrupt {
+            path: place.file(self.base, LOG),
+            reason: format!("{reason}, at position {position}"),
+        }
+    }
+
+    /// The position of the batch that holds `offset`, or of the first one after it.
+    pub(crate) fn locate(
+        &self,
+        map: &Mapping,
+        offset: Offset,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<Option<u64>, StorageError> {
+        if offset >= self.end {
+            return Ok(None);
+        }
+        if offset <= self.base {
+            return Ok((self.size > 0).then_some(0));
+        }
+        self.load_indexes(place, options)?;
+        let wanted = relative(self.base, offset);
+        let mut at = self
+            .with_indexes(|indexes| indexes.offsets.last_position(|last, _| last <= wanted))
+            .map_or(0, u64::from);
+        while at < self.size {
+            let header = self.header(map, at, place)?;
+            if header.last_offset() >= offset {
+                return Ok(Some(at));
+            }
+            at += to_u64(header.size_bytes());
+        }
+        Ok(None)
+    }
+
+    /// Whole batches from the one that holds `from`, all of them beginning below `upto`, `max_bytes` at most; with
+    /// `first_whole` the first one comes whatever its size. Returns them with the offset after the last.
+    pub(crate) fn read(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+        (from, upto): (Offset, Offset),
+        max_bytes: usize,
+        first_whole: bool,
+    ) -> Result<Option<(Slice, Offset)>, StorageError> {
+        let map = self.mapping(place, options)?;
+        let Some(start) = self.locate(&map, from, place, options)? else {
+            return Ok(None);
+        };
+        let limit = start.saturating_add(to_u64(max_bytes));
+        let (mut at, mut next) = (start, from);
+        if self.end <= upto && self.size <= limit {
+            (at, next) = (self.size, self.end);
+        } else if upto > self.base && self.size - start > u64::from(options.index_interval_bytes) {
+            // Headers are walked only behind the last index entry that lies inside.
+            self.load_indexes(place, options)?;
+            let below = u32::try_from(upto.0 - self.base.0).unwrap_or(u32::MAX);
+            let inside = |last: u32, position: u32| last < below && u64::from(position) <= limit;
+            let jump = self.with_indexes(|indexes| indexes.offsets.last_position(inside));
+            if let Some(jump) = jump.map(u64::from).filter(|jump| *jump > start) {
+                at = jump;
+                next = self.header(&map, at, place)?.base_offset;
+            }
+        }
+        while at < self.size {
+            let header = self.header(&map, at, place)?;
+            let stop = at + to_u64(header.size_bytes());
+            let fits = stop <= limit || (at == start && first_whole);
+            if header.base_offset >= upto || !fits {
+                break;
+            }
+            (at, next) = (stop, header.last_offset().next());
+        }
+        let len = to_usize(at - start);
+        Ok((len > 0).then(|| (map.slice(to_usize(start), len), next)))
+    }
+
+    /// The first batch that holds an offset of at least `from` and has a timestamp of at least `timestamp`.
+    pub(crate) fn find_by_time(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+        timestamp: i64,
+        from: Offset,
+    ) -> Result<Option<(BatchHeader, Slice)>, StorageError> {
+        if self.size == 0 || self.largest(place, options)?.0 < timestamp {
+            return Ok(None);
+        }
+        let map = self.mapping(place, options)?;
+        let floor = self.with_indexes(|indexes| indexes.times.floor(timestamp));
+        let floor = floor.map_or(self.base, |floor| self.base.plus(i64::from(floor)));
+        let Some(mut at) = self.locate(&map, floor.max(from), place, options)? else {
+            return Ok(None);
+        };
+        while at < self.size {
+            let header = self.header(&map, at, place)?;
+            if header.max_timestamp >= timestamp {
+                let slice = map.slice(to_usize(at), header.size_bytes());
+                return Ok(Some((header, slice)));
+            }
+            at += to_u64(header.size_bytes());
+        }
+        Ok(None)
+    }
+
+    /// Whether there are rows of aborted transactions.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8; TRANSACTION_ROW_BYTES]> {
+        self.rows.bytes.as_chunks().0.iter()
+    }
+
+    /// Reads the rows from their file; what is behind the last whole row is no row.
+    pub(crate) fn load_rows(&mut self, place: Place<'_>) -> Result<(), StorageError> {
+        let path = place.file(self.base, TXN_INDEX);
+        let mut bytes = disk::read(&path)
+            .map_err(failed("read", &path))?
+            .unwrap_or_default();
+        bytes.truncate(bytes.len() - bytes.len() % TRANSACTION_ROW_BYTES);
+        self.rows = Rows {
+            saved: bytes.len(),
+            bytes,
+            synced: false,
+        };
+        Ok(())
+    }
+
+    /// Adds a row, in memory at once. Whatever could not be written is written with a later row or before a snapshot.
+    pub(crate) fn append_row(&mut self, place: Place<'_>, row: &[u8; TRANSACTION_ROW_BYTES]) {
+        self.rows.bytes.extend_from_slice(row);
+        self.rows.synced = false;
+        if let Err(error) = self.save_rows(place) {
+            tracing::warn!(partition = %place.id, segment = %self.base, %error, "cannot write the row of an aborted transaction yet");
+        }
+    }
+
+    /// Drops the rows from the first one that `drop` holds for.
+    pub(crate) fn truncate_rows(
+        &mut self,
+        place: Place<'_>,
+        drop: impl Fn(&[u8; TRANSACTION_ROW_BYTES]) -> bool,
+    ) -> io::Result<()> {
+        let kept = self.rows().take_while(|row| !drop(row)).count() * TRANSACTION_ROW_BYTES;
+        if kept == self.rows.bytes.len() {
+            return Ok(());
+        }
+        self.rows.bytes.truncate(kept);
+        self.rows.synced = false;
+        if self.rows.saved > kept {
+            SegmentFile::open_or_create(&place.file(self.base, TXN_INDEX))?
+                .truncate(to_u64(kept))?;
+            self.rows.saved = kept;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that are not in their file yet.
+    pub(crate) fn save_rows(&mut self, place: Place<'_>) -> io::Result<()> {
+        let Rows { bytes, saved, .. } = &mut self.rows;
+        if *saved < bytes.len() {
+            let file = SegmentFile::open_or_create(&place.file(self.base, TXN_INDEX))?;
+            file.write_at(&bytes[*saved..], to_u64(*saved))?;
+            *saved = bytes.len();
+        }
+        Ok(())
+    }
+
+    /// Brings the rows to the disk: a snapshot of the producers may then be newer than they are.
+    pub(crate) fn sync_rows(&mut self, place: Place<'_>) -> io::Result<()> {
+        self.save_rows(place)?;
+        if !self.rows.bytes.is_empty() && !self.rows.synced {
+            SegmentFile::open(&place.file(self.base, TXN_INDEX))?.sync()?;
+            self.rows.synced = true;
+        }
+        Ok(())
+    }
+}
+
+/// How many entries an index can get by an append of `bytes`, and the one at the end of the segment.
+fn index_entries(bytes: usize, options: &LogOptions) -> usize {
+    let interval = to_usize(u64::from(options.index_interval_bytes)).max(HEADER_BYTES);
+    bytes / interval + 2
+}
+
+/// Whether an error says that the disk or the quota is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

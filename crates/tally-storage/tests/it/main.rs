@@ -1,0 +1,7 @@
+//! The behaviour of the data directory, the metadata file and the journal on a real file system.
+
+mod crash;
+mod data_dir;
+mod journal;
+mod meta;
+mod support;

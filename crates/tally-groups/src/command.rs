@@ -67,6 +67,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether the decision may have records: one that only reads needs no room in the log.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        match self {
+            Command::Heartbeat(_) | Command::FetchOffsets(_) => false,
+            Command::Join(_)
+            | Command::Sync(_)
+            | Command::Leave(_)
+            | Command::CommitOffsets(_)
+            | Command::CommitTransactionalOffsets(_)
+            | Command::DeleteOffsets(_)
+            | Command::DeleteGroup { .. }
+            | Command::TopicDeleted { .. } => true,
+        }
+    }
+}
+
 /// The answer to a [`Command`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {

@@ -18,6 +18,7 @@ pub mod record;
 pub mod records;
 pub mod request;
 pub mod response;
+pub mod schema;
 pub mod seeded_map;
 pub mod wire;
 

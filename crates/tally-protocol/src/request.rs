@@ -1,8 +1,12 @@
-//! Requests read by hand: Produce and Fetch, because they are hot, and ApiVersions, because the codec crate does not
-//! know its version 5.
+//! Requests. Read by hand here: Produce and Fetch, because they are hot, and ApiVersions, because the codec crate does
+//! not know its version 5. All others go through [`decode`], [`decode_offset_commit`] and [`decode_offset_fetch`].
 //!
 //! Invariants: the records of a Produce are never copied, they are split off the frame; no count is trusted; unknown
 //! tagged fields are skipped, trailing bytes ignored (LR-154).
+
+mod by_crate;
+
+pub use by_crate::{decode, decode_offset_commit, decode_offset_fetch};
 
 use crate::ids::{LeaderEpoch, Offset, TopicId};
 use crate::wire::{Malformed, Reader};

@@ -36,6 +36,9 @@ pub enum Malformed {
     /// More structures or tagged fields than any client sends.
     #[error("the message holds too many elements")]
     TooManyElements,
+    /// The codec crate could not read what the lengths allowed: null or text where it may not be, say.
+    #[error("the message does not decode")]
+    Undecodable,
     /// The API or version is not one that is known here.
     #[error("the api or version is not known")]
     UnknownVersion,

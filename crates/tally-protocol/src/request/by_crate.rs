@@ -1,0 +1,115 @@
+//! The way to the codec crate: no request is decoded by it before [`crate::schema`] has seen every length in it.
+//!
+//! OffsetCommit and OffsetFetch 10 (topics by id) are read here by hand into the crate's own structures, because the
+//! crate knows their responses and fields but not those requests.
+
+use crate::api_table::{OFFSET_COMMIT, OFFSET_FETCH, lookup};
+use crate::schema::check_body;
+use crate::wire::{Malformed, Reader};
+use bytes::Bytes;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::protocol::{Decodable, StrBytes};
+use uuid::Uuid;
+
+/// Reads the body of a request through the codec crate, under the crate's version of the layout
+/// ([`crate::api_table::Api::crate_version`]).
+///
+/// Not for Produce and Fetch, ApiVersions 5, OffsetCommit and OffsetFetch: those have functions of their own. Strings and
+/// bytes are slices of `body`: copy what outlives the request.
+pub fn decode<T: Decodable>(key: i16, version: i16, body: &Bytes) -> Result<T, Malformed> {
+    check_body(key, version, body)?;
+    let api = lookup(key).ok_or(Malformed::UnknownVersion)?;
+    T::decode(&mut body.clone(), api.crate_version(version)).map_err(|_| Malformed::Undecodable)
+}
+
+/// Reads an OffsetCommit request, versions 2 to 10.
+pub fn decode_offset_commit(version: i16, body: &Bytes) -> Result<OffsetCommitRequest, Malformed> {
+    if version < 10 {
+        return decode(OFFSET_COMMIT, version, body);
+    }
+    check_body(OFFSET_COMMIT, version, body)?;
+    let mut reader = Reader::new(body);
+    let mut request = OffsetCommitRequest::default();
+    request.group_id = GroupId(text(body, &mut reader)?);
+    request.generation_id_or_member_epoch = reader.i32()?;
+    request.member_id = text(body, &mut reader)?;
+    request.group_instance_id = nullable_text(body, &mut reader)?;
+    for _ in 0..count(&mut reader)? {
+        let mut topic = OffsetCommitRequestTopic::default();
+        topic.topic_id = Uuid::from_bytes(reader.array()?);
+        for _ in 0..count(&mut reader)? {
+            let mut partition = OffsetCommitRequestPartition::default();
+            partition.partition_index = reader.i32()?;
+            partition.committed_offset = reader.i64()?;
+            partition.committed_leader_epoch = reader.i32()?;
+            partition.committed_metadata = nullable_text(body, &mut reader)?;
+            reader.skip_tagged_fields(true)?;
+            topic.partitions.push(partition);
+        }
+        reader.skip_tagged_fields(true)?;
+        request.topics.push(topic);
+    }
+    reader.skip_tagged_fields(true)?;
+    Ok(request)
+}
+
+/// Reads an OffsetFetch request, versions 1 to 10.
+pub fn decode_offset_fetch(version: i16, body: &Bytes) -> Result<OffsetFetchRequest, Malformed> {
+    if version < 10 {
+        return decode(OFFSET_FETCH, version, body);
+    }
+    check_body(OFFSET_FETCH, version, body)?;
+    let mut reader = Reader::new(body);
+    let mut request = OffsetFetchRequest::default();
+    for _ in 0..count(&mut reader)? {
+        let mut group = OffsetFetchRequestGroup::default();
+        group.group_id = GroupId(text(body, &mut reader)?);
+        group.member_id = nullable_text(body, &mut reader)?;
+        group.member_epoch = reader.i32()?;
+        group.topics = fetched_topics(&mut reader)?;
+        reader.skip_tagged_fields(true)?;
+        request.groups.push(group);
+    }
+    request.require_stable = reader.u8()? != 0;
+    reader.skip_tagged_fields(true)?;
+    Ok(request)
+}
+
+/// The topics of one group; null asks for all.
+fn fetched_topics(
+    reader: &mut Reader<'_>,
+) -> Result<Option<Vec<OffsetFetchRequestTopics>>, Malformed> {
+    let Some(topic_count) = reader.array_length(true, 1)? else {
+        return Ok(None);
+    };
+    let mut topics = Vec::new();
+    for _ in 0..topic_count {
+        let mut topic = OffsetFetchRequestTopics::default();
+        topic.topic_id = Uuid::from_bytes(reader.array()?);
+        for _ in 0..count(reader)? {
+            topic.partition_indexes.push(reader.i32()?);
+        }
+        reader.skip_tagged_fields(true)?;
+        topics.push(topic);
+    }
+    Ok(Some(topics))
+}
+
+fn count(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
+    reader.array_length(true, 1)?.ok_or(Malformed::BadLength)
+}
+
+fn text(body: &Bytes, reader: &mut Reader<'_>) -> Result<StrBytes, Malformed> {
+    nullable_text(body, reader)?.ok_or(Malformed::BadLength)
+}
+
+fn nullable_text(body: &Bytes, reader: &mut Reader<'_>) -> Result<Option<StrBytes>, Malformed> {
+    let text = reader.nullable_string(true)?;
+    text.map(|text| super::string_of(body, text)).transpose()
+}

@@ -1,0 +1,212 @@
+//! `tally serve`: opens the broker, says so, waits to be told to stop.
+//!
+//! Exit codes: 0 stopped clean; 1 the stop was forced or failed; 2 it could not start: configuration, data directory, port.
+//! A second Ctrl-C or SIGTERM ends the process at once, which is as safe as kill -9.
+
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tally_broker::config::{Address, BrokerConfig};
+use tally_broker::{Broker, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Serve;
+use crate::output::{complain, print};
+use crate::{banner, limits, port_file, port_holder};
+
+/// Longest time that a clean stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const EXIT_FORCED: u8 = 1;
+const EXIT_UNUSABLE: u8 = 2;
+/// What shells report for a process that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the broker until it is told to stop.
+pub(crate) fn run(args: &Serve) -> ExitCode {
+    let began = Instant::now();
+    match start_runtime(args, began) {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            complain(&message);
+            ExitCode::from(EXIT_UNUSABLE)
+        }
+    }
+}
+
+fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
+    start_log(args.log.as_deref())?;
+    let (config, warnings) =
+        BrokerConfig::from_settings(&args.settings()).map_err(|error| error.to_string())?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    limits::raise_open_files();
+    if let Some(path) = &args.port_file {
+        port_file::remove(path)
+            .map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    let outcome = runtime.block_on(serve(args, config, began));
+    // Whatever still runs (a stop that was forced) must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(args: &Serve, config: BrokerConfig, began: Instant) -> Result<u8, String> {
+    let mut stop = Stop::listen(args.exit_with_parent)
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let broker = tokio::select! {
+        started = Broker::start(config.clone()) => {
+            started.map_err(|error| explain(&error, &config.listen))?
+        }
+        // Recovery can be done again, so there is nothing to wait for.
+        reason = stop.requested() => {
+            tracing::info!(reason, "stopped before it was ready");
+            return Ok(0);
+        }
+    };
+    if let Some(path) = &args.port_file {
+        port_file::write(path, broker.local_addr())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    print(&banner::banner(
+        &config,
+        broker.summary(),
+        broker.local_addr(),
+        began.elapsed(),
+    ));
+    // Test frameworks wait for these words of Kafka's log.
+    tracing::info!("Transitioning from RECOVERY to RUNNING");
+
+    let reason = stop.requested().await;
+    tracing::info!(reason, "stopping");
+    tokio::select! {
+        stopped = tokio::time::timeout(STOP_TIMEOUT, broker.shutdown()) => Ok(match stopped {
+            Ok(Ok(())) => {
+                print("stopped clean\n");
+                0
+            }
+            Ok(Err(error)) => {
+                complain(&format!("stopped, not clean: {error}; the next start recovers"));
+                EXIT_FORCED
+            }
+            Err(_) => {
+                complain("stopped by force after 5 s; the next start recovers");
+                EXIT_FORCED
+            }
+        }),
+        _ = stop.signalled() => {
+            complain("stopped at once; the next start recovers");
+            Ok(EXIT_INTERRUPTED)
+        }
+    }
+}
+
+fn start_log(filter: Option<&str>) -> Result<(), String> {
+    let filter = match (filter, std::env::var("RUST_LOG")) {
+        (Some(filter), _) => {
+            EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?
+        }
+        (None, Ok(filter)) => {
+            EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG={filter}: {error}"))?
+        }
+        (None, Err(_)) => EnvFilter::new("info"),
+    };
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| format!("cannot start the log: {error}"))
+}
+
+/// What to tell the person: who has the port, when that is the matter.
+fn explain(error: &StartError, listen: &Address) -> String {
+    let StartError::Listen { address, source } = error else {
+        return error.to_string();
+    };
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return error.to_string();
+    }
+    let port = Address::parse(address).map_or(listen.port, |address| address.port);
+    let holder = port_holder::holder_of(port)
+        .map(|holder| format!(" by pid {} ({})", holder.pid, holder.name))
+        .unwrap_or_default();
+    let flag = if *address == listen.to_string() {
+        "--listen"
+    } else {
+        "--http"
+    };
+    let other = port.checked_add(1).unwrap_or(0);
+    format!("port {port} is taken{holder}. Use {flag} :{other}, or stop it.")
+}
+
+/// Everything that tells the broker to stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Gets a message when standard input ends; never, when nobody asked for that.
+    parent: mpsc::Receiver<()>,
+    /// Keeps `parent` open.
+    _keep: mpsc::Sender<()>,
+}
+
+impl Stop {
+    fn listen(with_parent: bool) -> io::Result<Stop> {
+        let (sender, parent) = mpsc::channel(1);
+        if with_parent {
+            let sender = sender.clone();
+            // A thread, because a read of standard input cannot be given up.
+            std::thread::Builder::new()
+                .name("parent".to_owned())
+                .spawn(move || wait_for_parent(&sender))?;
+        }
+        Ok(Stop {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            parent,
+            _keep: sender,
+        })
+    }
+
+    /// Why the broker has to stop, once it has to.
+    async fn requested(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.parent.recv() => "standard input was closed",
+        }
+    }
+
+    /// The next signal.
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Reads standard input to its end: the parent process has closed it, or is gone.
+fn wait_for_parent(ended: &mpsc::Sender<()>) {
+    let mut buffer = [0; 1024];
+    loop {
+        match io::stdin().lock().read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    if ended.blocking_send(()).is_err() {
+        tracing::debug!("nobody waits for standard input any more");
+    }
+}

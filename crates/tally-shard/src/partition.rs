@@ -1,0 +1,261 @@
+//! One partition: its producers, its offsets, its place in the journal and the coordinator it hosts.
+//!
+//! Invariants: log start <= last stable offset <= high watermark <= log end; offsets are contiguous from append to
+//! append; the producers' state is what a replay of the log would give (N6).
+
+use crate::coordinator::Hosted;
+use crate::message::{EpochEnd, Isolation, PartitionSettings, ReadOutcome, ReadRequest, WaiterId};
+use bytes::BytesMut;
+use std::ops::ControlFlow;
+use tally_producer_state::{AbortedTransaction, ProducerStates, collect_aborted};
+use tally_protocol::{
+    BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerId, batch,
+};
+use tally_storage::{Entry, Journal, SegmentJournal, Ticket};
+
+/// The state of a partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) id: PartitionId,
+    pub(crate) settings: PartitionSettings,
+    pub(crate) producers: ProducerStates,
+    pub(crate) hosted: Hosted,
+    /// First offset not sequenced yet (LEO).
+    pub(crate) log_end: Offset,
+    /// First offset not durable yet (HW).
+    pub(crate) high_watermark: Offset,
+    waiters: Vec<(WaiterId, Isolation)>,
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) base_offset: Offset,
+    pub(crate) ticket: Ticket,
+}
+
+impl Partition {
+    /// A partition as recovery found it.
+    pub(crate) fn new(
+        id: PartitionId,
+        settings: PartitionSettings,
+        producers: ProducerStates,
+        hosted: Hosted,
+        log_end: Offset,
+    ) -> Partition {
+        let mut partition = Partition {
+            id,
+            settings,
+            producers,
+            hosted,
+            log_end,
+            // LR-57: what recovery kept is durable in the sense of the running mode.
+            high_watermark: log_end,
+            waiters: Vec::new(),
+        };
+        partition.producers.high_watermark(log_end);
+        partition
+    }
+
+    /// First offset that a read_committed reader does not see (M-12).
+    pub(crate) fn last_stable_offset(&self, log_start: Offset) -> Offset {
+        let first_unstable = self
+            .producers
+            .first_unstable()
+            .unwrap_or(self.high_watermark);
+        first_unstable.min(self.high_watermark).max(log_start)
+    }
+
+    /// Stamps `batch` and writes it; what it needs has been reserved. The producers are not told yet, so that a snapshot
+    /// taken at a roll is the state before this batch (P-61).
+    pub(crate) fn append(
+        &mut self,
+        journal: &mut SegmentJournal,
+        mut batch: BytesMut,
+        header: &BatchHeader,
+    ) -> Placed {
+        let base_offset = self.log_end;
+        let last = base_offset.plus(i64::from(header.last_offset_delta));
+        assert!(last >= base_offset, "a batch has a last record");
+        batch::stamp(&mut batch, base_offset, self.settings.leader_epoch);
+        let appended = journal.append(Entry {
+            partition: self.id,
+            leader_epoch: self.settings.leader_epoch,
+            base: base_offset,
+            last,
+            max_timestamp: header.max_timestamp,
+            bytes: batch.freeze(),
+        });
+        if let Some(at) = appended.rolled_at {
+            self.write_snapshot(journal, at);
+        }
+        self.log_end = last.next();
+        Placed {
+            base_offset,
+            ticket: appended.ticket,
+        }
+    }
+
+    /// Keeps the producers' state as of `at`. A snapshot only shortens the next start: a failure is logged.
+    pub(crate) fn write_snapshot(&self, journal: &mut SegmentJournal, at: Offset) {
+        if self.producers.is_empty() {
+            return;
+        }
+        if let Err(error) = journal.write_snapshot(self.id, at, &self.producers.snapshot(at)) {
+            tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
+        }
+    }
+
+    /// Moves the high watermark; returns the fetches that may now see more (F-4).
+    pub(crate) fn advance(&mut self, log_start: Offset, high_watermark: Offset) -> Vec<WaiterId> {
+        let stable_before = self.last_stable_offset(log_start);
+        assert!(
+            high_watermark >= self.high_watermark,
+            "the high watermark never falls"
+        );
+        assert!(
+            high_watermark <= self.log_end,
+            "nothing beyond the log end is durable"
+        );
+        self.high_watermark = high_watermark;
+        self.producers.high_watermark(high_watermark);
+        let stable_moved = self.last_stable_offset(log_start) > stable_before;
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let mut woken = Vec::new();
+        self.waiters.retain(|(waiter, isolation)| {
+            let wakes = match isolation {
+                Isolation::ReadUncommitted => true,
+                Isolation::ReadCommitted => stable_moved,
+            };
+            if wakes {
+                woken.push(*waiter);
+            }
+            !wakes
+        });
+        woken
+    }
+
+    /// Forgets a fetch.
+    pub(crate) fn cancel_waiter(&mut self, waiter: WaiterId) {
+        self.waiters.retain(|(other, _)| *other != waiter);
+    }
+
+    /// Wakes everybody: the partition is going away or its start has moved.
+    pub(crate) fn take_waiters(&mut self) -> Vec<WaiterId> {
+        self.waiters.drain(..).map(|(waiter, _)| waiter).collect()
+    }
+
+    /// Compares a reader's leader epoch with ours (LR-82).
+    pub(crate) fn check_leader_epoch(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        if epoch.0 < 0 || epoch == self.settings.leader_epoch {
+            Ok(())
+        } else if epoch < self.settings.leader_epoch {
+            Err(ErrorCode::FencedLeaderEpoch)
+        } else {
+            Err(ErrorCode::UnknownLeaderEpoch)
+        }
+    }
+
+    /// Where `epoch` ends (LR-83).
+    pub(crate) fn epoch_end(&self, journal: &SegmentJournal, epoch: LeaderEpoch) -> EpochEnd {
+        let (epoch, end) = journal.leader_epoch_end(self.id, epoch, self.settings.leader_epoch);
+        EpochEnd { epoch, end }
+    }
+
+    /// Reads for a fetch (LR-100 to LR-107).
+    pub(crate) fn read(
+        &mut self,
+        journal: &SegmentJournal,
+        request: &ReadRequest,
+    ) -> Result<ReadOutcome, ErrorCode> {
+        self.check_leader_epoch(request.current_leader_epoch)?;
+        let log_start = journal.log_start(self.id);
+        let last_stable_offset = self.last_stable_offset(log_start);
+        let mut outcome = ReadOutcome {
+            high_watermark: self.high_watermark,
+            last_stable_offset,
+            log_start,
+            slices: Vec::new(),
+            aborted: Vec::new(),
+            diverging: None,
+        };
+        if request.last_fetched_epoch.0 >= 0 {
+            outcome.diverging = self.divergence(journal, log_start, request)?;
+            if outcome.diverging.is_some() {
+                return Ok(outcome);
+            }
+        }
+        if request.from < log_start || request.from > self.log_end {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let upper = match request.isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let mut found_bytes = 0;
+        if request.from < upper && (request.max_bytes > 0 || request.first_whole) {
+            let read = journal
+                .read(self.id, request.from, upper, request.max_bytes, request.first_whole)
+                .map_err(|error| {
+                    tracing::error!(partition = %self.id, from = %request.from, %error, "read failed");
+                    ErrorCode::KafkaStorageError
+                })?;
+            if request.isolation == Isolation::ReadCommitted && !read.slices.is_empty() {
+                outcome.aborted = self.aborted(journal, request.from, read.next.min(upper));
+            }
+            found_bytes = read.slices.iter().map(|slice| slice.len()).sum();
+            outcome.slices = read.slices;
+        }
+        if let Some(waiter) = request.waiter
+            && found_bytes < request.wanted_bytes
+            && !self.waiters.iter().any(|(other, _)| *other == waiter)
+        {
+            self.waiters.push((waiter, request.isolation));
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the reader's log left ours before its fetch offset (LR-84).
+    fn divergence(
+        &self,
+        journal: &SegmentJournal,
+        log_start: Offset,
+        request: &ReadRequest,
+    ) -> Result<Option<EpochEnd>, ErrorCode> {
+        let end = self.epoch_end(journal, request.last_fetched_epoch);
+        if end.end == Offset::NONE || request.from < log_start {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let diverges = end.epoch < request.last_fetched_epoch || end.end < request.from;
+        Ok(diverges.then_some(end))
+    }
+
+    /// The aborted transactions of a read (F-5 to F-7).
+    fn aborted(
+        &self,
+        journal: &SegmentJournal,
+        from: Offset,
+        upper: Offset,
+    ) -> Vec<(ProducerId, Offset)> {
+        let mut rows = Vec::new();
+        journal.visit_transaction_rows(self.id, from, &mut |row| {
+            let Some(row) = AbortedTransaction::decode(row) else {
+                tracing::error!(partition = %self.id, "row of an aborted transaction in an unknown version skipped");
+                return ControlFlow::Continue(());
+            };
+            let no_later_row_begins_below = row.last_stable_offset >= upper;
+            rows.push(row);
+            if no_later_row_begins_below { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        collect_aborted(rows.into_iter(), from, upper)
+    }
+
+    /// Tells the producers about an appended data batch.
+    pub(crate) fn applied(&mut self, placed: Placed, header: &BatchHeader, now: Now) {
+        if header.has_producer() {
+            self.producers.apply(placed.base_offset, header, now);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Opening a partition: the log is recovered by storage, its state by folding the log's batches (N6, R5).
+//!
+//! The producers start from the newest snapshot that can be read and replay what follows (P-63); the aborted index is
+//! rebuilt over the replayed range (P-64). A coordinator is replayed from the log start: its log holds its whole state.
+
+use crate::coordinator::Hosted;
+use crate::message::{PartitionRole, PartitionSettings};
+use crate::partition::Partition;
+use crate::shard::ShardSettings;
+use std::ops::ControlFlow;
+use tally_producer_state::{AbortedTransaction, Marker, ProducerStates};
+use tally_protocol::{BatchView, Now, Offset, PartitionId, control};
+use tally_storage::{Cut, SegmentJournal, StorageError};
+
+/// Opens `id`; returns what recovery cut off, if anything.
+pub(crate) fn open(
+    journal: &mut SegmentJournal,
+    id: PartitionId,
+    settings: PartitionSettings,
+    shard: &ShardSettings,
+    now: Now,
+) -> Result<(Partition, Option<Cut>), StorageError> {
+    let recovered = journal.open_partition(id, settings.log)?;
+    let mut hosted = Hosted::new(settings.role, shard);
+    if recovered.log_end == Offset::ZERO {
+        let producers = ProducerStates::new(shard.seed);
+        return Ok((
+            Partition::new(id, settings, producers, hosted, Offset::ZERO),
+            recovered.cut,
+        ));
+    }
+    let (mut producers, from) = match settings.role {
+        PartitionRole::Data => newest_snapshot(journal, id, recovered.log_end, shard.seed),
+        // The hosted coordinator needs the whole log anyway.
+        PartitionRole::Transactions | PartitionRole::Groups => {
+            (ProducerStates::new(shard.seed), recovered.log_start)
+        }
+    };
+    let from = from.max(recovered.log_start);
+    let aborted = replay(journal, id, from, &mut producers, &mut hosted, now)?;
+    journal.truncate_transaction_rows(id, from, AbortedTransaction::last_offset_of)?;
+    for row in aborted {
+        journal.append_transaction_row(id, row.last_offset, &row.encode());
+    }
+    let partition = Partition::new(id, settings, producers, hosted, recovered.log_end);
+    if from < recovered.log_end {
+        partition.write_snapshot(journal, recovered.log_end);
+    }
+    Ok((partition, recovered.cut))
+}
+
+/// The newest snapshot at or below the log end that can be read, else nothing from the log start (P-61, P-62).
+fn newest_snapshot(
+    journal: &mut SegmentJournal,
+    id: PartitionId,
+    log_end: Offset,
+    seed: u64,
+) -> (ProducerStates, Offset) {
+    for at in journal.snapshots(id) {
+        let restored = (at <= log_end)
+            .then(|| journal.read_snapshot(id, at).ok())
+            .flatten()
+            .and_then(|bytes| ProducerStates::restore(&bytes, seed).ok())
+            .filter(|(_, valid_at)| *valid_at == at);
+        if let Some((producers, valid_at)) = restored {
+            return (producers, valid_at);
+        }
+        tracing::warn!(partition = %id, %at, "producer snapshot is not usable and is dropped");
+        journal.drop_snapshot(id, at);
+    }
+    (ProducerStates::new(seed), Offset::ZERO)
+}
+
+/// Folds the log from `from` on; returns the aborted transactions it met.
+fn replay(
+    journal: &SegmentJournal,
+    id: PartitionId,
+    from: Offset,
+    producers: &mut ProducerStates,
+    hosted: &mut Hosted,
+    now: Now,
+) -> Result<Vec<AbortedTransaction>, StorageError> {
+    let mut aborted = Vec::new();
+    journal.visit_batches(id, from, &mut |batch| {
+        // The snapshot may lie inside the batch it was taken after; a batch below it is part of it.
+        if batch.header().base_offset >= from || batch.header().last_offset() >= from {
+            replay_batch(id, &batch, producers, hosted, now, &mut aborted);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(aborted)
+}
+
+fn replay_batch(
+    id: PartitionId,
+    batch: &BatchView<'_>,
+    producers: &mut ProducerStates,
+    hosted: &mut Hosted,
+    now: Now,
+    aborted: &mut Vec<AbortedTransaction>,
+) {
+    let header = batch.header();
+    if !header.is_control() {
+        if header.has_producer() {
+            producers.apply(header.base_offset, header, now);
+        }
+        hosted.replay(id, batch);
+        return;
+    }
+    // M-2: control records of unknown types, and control batches emptied by compaction (P-67), change nothing.
+    let Some((commit, coordinator_epoch)) = control::parse_marker(batch) else {
+        return;
+    };
+    let marker = Marker {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        coordinator_epoch,
+        commit,
+        transaction_version: 0,
+    };
+    aborted.extend(producers.apply_marker(header.base_offset, &marker, now));
+    hosted.replay_marker(header.base_offset, header.producer_id, commit);
+}

@@ -1,0 +1,366 @@
+//! The owner of partitions: takes messages, hands out replies.
+//!
+//! A message is handled whole before the next one. What it writes is appended at once; what it says waits in
+//! [`Waiting`] for the journal. Nothing here waits for another shard: it sends a message and goes on.
+
+mod append;
+mod coordinators;
+mod lookup;
+
+use crate::coordinator::Hosted;
+use crate::message::{Outbox, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
+use crate::partition::Partition;
+use crate::recovery;
+use crate::waiting::{Held, Waiting};
+use append::MarkerOrder;
+use coordinators::{Occasion, OffsetsInTransaction};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use tally_groups as groups;
+use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, PartitionId};
+use tally_storage::{Journal, SegmentJournal, StorageError};
+use tally_transactions as transactions;
+use tally_transactions::ProducerIdBlock;
+
+/// What a shard is told at its start.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Of the transaction coordinators.
+    pub transactions: transactions::Settings,
+    /// Of the groups.
+    pub groups: groups::Settings,
+    /// The epoch that markers carry; rises at every start (M-5).
+    pub coordinator_epoch: CoordinatorEpoch,
+    /// Seed of all hash maps.
+    pub seed: u64,
+    /// How long an idle producer is remembered, milliseconds (P-56).
+    pub producer_id_expiration_ms: u64,
+    /// How often that is checked, milliseconds.
+    pub producer_id_expiration_check_ms: u64,
+}
+
+/// The owner of some partitions.
+#[derive(Debug)]
+pub struct Shard {
+    settings: ShardSettings,
+    journal: SegmentJournal,
+    partitions: BTreeMap<PartitionId, Partition>,
+    waiting: Waiting,
+    producer_ids: ProducerIdBlock,
+    deadlines: BTreeSet<(u64, PartitionId)>,
+    expiry_check_ms: Option<u64>,
+}
+
+impl Shard {
+    /// A shard without partitions.
+    #[must_use]
+    pub fn new(settings: ShardSettings, journal: SegmentJournal) -> Shard {
+        Shard {
+            settings,
+            journal,
+            partitions: BTreeMap::new(),
+            waiting: Waiting::default(),
+            producer_ids: ProducerIdBlock { next: 0, end: 0 },
+            deadlines: BTreeSet::new(),
+            expiry_check_ms: None,
+        }
+    }
+
+    /// Opens a partition: recovery, replay. Returns what had to be cut.
+    pub fn open(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        settings: PartitionSettings,
+        outbox: &mut Outbox,
+    ) -> Result<(), StorageError> {
+        let (partition, cut) =
+            recovery::open(&mut self.journal, id, settings, &self.settings, now)?;
+        outbox.cuts.extend(cut.map(|cut| (id, cut)));
+        self.partitions.insert(id, partition);
+        Ok(())
+    }
+
+    /// Once, after the last partition has been opened everywhere: what a crash may have swallowed (D-13).
+    pub fn recovered(&mut self, now: Now, outbox: &mut Outbox) {
+        let hosts: Vec<PartitionId> = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| !matches!(partition.hosted, Hosted::Nothing))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in hosts {
+            self.ask_hosted(now, id, Occasion::Recovered);
+        }
+        self.expiry_check_ms =
+            Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
+        self.release(outbox);
+    }
+
+    /// Takes a block of producer ids to hand out (I-22). What was left of the last one is skipped.
+    pub fn supply_producer_ids(&mut self, ids: Range<i64>) {
+        self.producer_ids = ProducerIdBlock {
+            next: ids.start,
+            end: ids.end,
+        };
+    }
+
+    /// The next moment at which [`Shard::expire`] has something to do, milliseconds of the monotonic clock.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let first = self.deadlines.first().map(|(deadline, _)| *deadline);
+        [first, self.expiry_check_ms].into_iter().flatten().min()
+    }
+
+    /// Does what is due: sessions, transaction timeouts, forgotten producers.
+    pub fn expire(&mut self, now: Now, outbox: &mut Outbox) {
+        let due: Vec<PartitionId> = self
+            .deadlines
+            .iter()
+            .take_while(|(deadline, _)| *deadline <= now.monotonic_ms)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in due {
+            self.ask_hosted(now, id, Occasion::Expire);
+        }
+        if self
+            .expiry_check_ms
+            .is_some_and(|due_ms| due_ms <= now.monotonic_ms)
+        {
+            for partition in self.partitions.values_mut() {
+                partition
+                    .producers
+                    .expire(now, self.settings.producer_id_expiration_ms);
+            }
+            self.expiry_check_ms =
+                Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
+        }
+        self.release(outbox);
+    }
+
+    /// Handles one message for `id`.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        message: ShardMessage,
+        outbox: &mut Outbox,
+    ) {
+        match message {
+            ShardMessage::Append { batch, guard, to } => self.append(now, id, batch, guard, to),
+            ShardMessage::BeginVerification {
+                producer_id,
+                producer_epoch,
+                base_sequence,
+                flow,
+                to,
+            } => {
+                let verification = self.partition(id).map(|partition| {
+                    partition.producers.begin_verification(
+                        producer_id,
+                        producer_epoch,
+                        base_sequence,
+                        flow,
+                        now,
+                    )
+                });
+                self.reply(to, ShardReply::Verification(verification));
+            }
+            ShardMessage::Read { request, to } => {
+                let outcome = match self.partitions.get_mut(&id) {
+                    Some(partition) => partition.read(&self.journal, &request),
+                    None => Err(ErrorCode::UnknownTopicOrPartition),
+                };
+                self.reply(to, ShardReply::Read(outcome));
+            }
+            ShardMessage::FindOffset {
+                query,
+                isolation,
+                current_leader_epoch,
+                to,
+            } => {
+                let lookup = self.find_offset(id, query, isolation, current_leader_epoch);
+                self.reply(to, ShardReply::Offset(lookup));
+            }
+            other => self.handle_coordination(now, id, other, outbox),
+        }
+        self.release(outbox);
+    }
+
+    /// The messages for coordinators, and theirs for partitions.
+    fn handle_coordination(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        message: ShardMessage,
+        outbox: &mut Outbox,
+    ) {
+        match message {
+            ShardMessage::Transaction { command, to } => self.transaction(now, id, command, to),
+            ShardMessage::Group {
+                command,
+                size_bytes,
+                to,
+            } => self.group(now, id, command, size_bytes, to),
+            ShardMessage::TransactionalOffsets {
+                command,
+                producer_id,
+                producer_epoch,
+                guard,
+                size_bytes,
+                to,
+            } => {
+                let commit = OffsetsInTransaction {
+                    command,
+                    producer_id,
+                    producer_epoch,
+                    guard,
+                    size_bytes,
+                };
+                self.transactional_offsets(now, id, commit, to);
+            }
+            ShardMessage::AppendMarker {
+                marker,
+                coordinator,
+                transactional_id,
+                name,
+            } => {
+                self.append_marker(
+                    now,
+                    id,
+                    MarkerOrder {
+                        marker,
+                        coordinator,
+                        transactional_id,
+                        name,
+                    },
+                );
+            }
+            other => self.handle_rare(now, id, other, outbox),
+        }
+    }
+
+    /// The messages that are not on a hot path.
+    fn handle_rare(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        message: ShardMessage,
+        outbox: &mut Outbox,
+    ) {
+        match message {
+            ShardMessage::MarkersWritten {
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                results,
+            } => {
+                let command = transactions::Command::MarkersWritten {
+                    transactional_id,
+                    producer_id,
+                    producer_epoch,
+                    partitions: results,
+                };
+                self.ask_hosted(now, id, Occasion::Markers(command));
+            }
+            ShardMessage::TopicDeleted { topic, topic_id } => {
+                self.ask_hosted(
+                    now,
+                    id,
+                    Occasion::TopicDeleted(groups::Command::TopicDeleted { topic, topic_id }),
+                );
+            }
+            ShardMessage::FindEpochEnd {
+                epoch,
+                current_leader_epoch,
+                to,
+            } => {
+                let end = self.find_epoch_end(id, epoch, current_leader_epoch);
+                self.reply(to, ShardReply::EpochEnd(end));
+            }
+            ShardMessage::DeleteRecords { before, to } => {
+                let deleted = self.delete_records(id, before, outbox);
+                self.reply(to, ShardReply::Deleted(deleted));
+            }
+            ShardMessage::DescribeProducers { to } => {
+                let producers = self
+                    .partition(id)
+                    .map(|partition| partition.producers.describe());
+                self.reply(to, ShardReply::Producers(producers));
+            }
+            ShardMessage::CancelWaiter(waiter) => {
+                if let Ok(partition) = self.partition(id) {
+                    partition.cancel_waiter(waiter);
+                }
+            }
+            ShardMessage::Open { settings } => {
+                if let Err(error) = self.open(now, id, settings, outbox) {
+                    tracing::error!(partition = %id, %error, "partition not opened");
+                }
+            }
+            ShardMessage::Configure { log } => {
+                if let Ok(partition) = self.partition(id) {
+                    partition.settings.log = log;
+                    self.journal.set_options(id, log);
+                }
+            }
+            ShardMessage::Delete => self.delete(id, outbox),
+            ShardMessage::Append { .. }
+            | ShardMessage::BeginVerification { .. }
+            | ShardMessage::Read { .. }
+            | ShardMessage::FindOffset { .. }
+            | ShardMessage::Transaction { .. }
+            | ShardMessage::Group { .. }
+            | ShardMessage::TransactionalOffsets { .. }
+            | ShardMessage::AppendMarker { .. } => unreachable!("handled by `handle`"),
+        }
+    }
+
+    /// Writes what a quick next start needs and closes the journal.
+    pub fn shutdown(&mut self) -> Result<(), StorageError> {
+        for partition in self.partitions.values() {
+            partition.write_snapshot(&mut self.journal, partition.log_end);
+        }
+        self.journal.shutdown()
+    }
+
+    fn partition(&mut self, id: PartitionId) -> Result<&mut Partition, ErrorCode> {
+        self.partitions
+            .get_mut(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+
+    /// A reply waits for everything it could have seen.
+    fn reply(&mut self, to: ReplyTo, reply: ShardReply) {
+        let ticket = self.journal.barrier();
+        self.waiting.hold(ticket, Held::Reply(to, reply));
+    }
+
+    /// Lets go of what has become durable.
+    fn release(&mut self, outbox: &mut Outbox) {
+        let durable = self.journal.durable();
+        while let Some(held) = self.waiting.release(durable) {
+            match held {
+                Held::Reply(to, reply) => outbox.replies.push((to, reply)),
+                Held::Message(message) => outbox.messages.push(message),
+                Held::HighWatermark(id, offset) => {
+                    let log_start = self.journal.log_start(id);
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        outbox.wakes.extend(partition.advance(log_start, offset));
+                    }
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, id: PartitionId, outbox: &mut Outbox) {
+        let Some(mut partition) = self.partitions.remove(&id) else {
+            return;
+        };
+        outbox.wakes.extend(partition.take_waiters());
+        self.deadlines.retain(|(_, other)| *other != id);
+        if let Err(error) = self.journal.delete_partition(id) {
+            tracing::error!(partition = %id, %error, "files of a deleted partition remain");
+        }
+    }
+}

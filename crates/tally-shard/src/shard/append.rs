@@ -1,0 +1,171 @@
+//! What clients and transaction coordinators append: data batches and markers.
+
+use super::Shard;
+use crate::message::{AppendOutcome, AppendRefusal, Outgoing, ReplyTo, ShardMessage, ShardReply};
+use crate::waiting::Held;
+use bytes::BytesMut;
+use std::sync::Arc;
+use tally_producer_state::{Guard, Marker, MarkerRefusal, MarkerVerdict, Verdict};
+use tally_protocol::control::{MARKER_BATCH_BYTES, MarkerFields, marker_batch};
+use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch};
+use tally_storage::Journal;
+use tally_transactions::TopicPartition;
+
+/// A marker on its way to a partition.
+pub(super) struct MarkerOrder {
+    pub(super) marker: Marker,
+    pub(super) coordinator: PartitionId,
+    pub(super) transactional_id: Arc<str>,
+    pub(super) name: TopicPartition,
+}
+
+impl Shard {
+    /// Appends a client's batch (the journey of house-style.md section 2).
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: BytesMut,
+        guard: Option<Guard>,
+        to: ReplyTo,
+    ) {
+        let outcome = self
+            .try_append(now, id, batch, guard)
+            .map_err(|code| AppendRefusal {
+                code,
+                log_start: if self.partitions.contains_key(&id) {
+                    self.journal.log_start(id)
+                } else {
+                    Offset::NONE
+                },
+            });
+        self.reply(to, ShardReply::Append(outcome));
+    }
+
+    pub(super) fn try_append(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: BytesMut,
+        guard: Option<Guard>,
+    ) -> Result<AppendOutcome, ErrorCode> {
+        let Shard {
+            journal,
+            partitions,
+            waiting,
+            ..
+        } = self;
+        let partition = partitions
+            .get_mut(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let header = batch::parse_header(&batch).map_err(|_| ErrorCode::CorruptMessage)?;
+        if header.has_producer() {
+            match partition.producers.check(&header, guard) {
+                Verdict::Append => {}
+                Verdict::Duplicate {
+                    base_offset,
+                    max_timestamp,
+                    ..
+                } => {
+                    // V-11; P-33: the reply waits on the last ticket, which is not before the original's.
+                    partition.producers.duplicate_answered(&header);
+                    return Ok(AppendOutcome {
+                        base_offset,
+                        duplicate_timestamp_ms: max_timestamp,
+                        log_start: journal.log_start(id),
+                    });
+                }
+                Verdict::Refuse(refusal) => return Err(refusal.code()),
+            }
+        }
+        journal
+            .reserve(id, batch.len())
+            .map_err(|_| ErrorCode::KafkaStorageError)?;
+        let placed = partition.append(journal, batch, &header);
+        partition.applied(placed, &header, now);
+        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
+        Ok(AppendOutcome {
+            base_offset: placed.base_offset,
+            duplicate_timestamp_ms: -1,
+            log_start: journal.log_start(id),
+        })
+    }
+
+    /// Ends a transaction on a partition (M-4 to M-8); the coordinator hears of it when it is durable.
+    pub(super) fn append_marker(&mut self, now: Now, id: PartitionId, order: MarkerOrder) {
+        let MarkerOrder {
+            marker,
+            coordinator,
+            transactional_id,
+            name,
+        } = order;
+        let code = match self.try_append_marker(now, id, &marker) {
+            Ok(()) => ErrorCode::None,
+            Err(code) => code,
+        };
+        let written = ShardMessage::MarkersWritten {
+            transactional_id,
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            results: vec![(name, code)],
+        };
+        let ticket = self.journal.barrier();
+        self.waiting.hold(
+            ticket,
+            Held::Message(Outgoing::ToPartition(coordinator, written)),
+        );
+    }
+
+    pub(super) fn try_append_marker(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        marker: &Marker,
+    ) -> Result<(), ErrorCode> {
+        let Shard {
+            journal,
+            partitions,
+            waiting,
+            ..
+        } = self;
+        let partition = partitions
+            .get_mut(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        match partition.producers.check_marker(marker) {
+            MarkerVerdict::Append => {}
+            MarkerVerdict::AlreadyWritten => {
+                partition.producers.marker_already_written(marker);
+                return Ok(());
+            }
+            MarkerVerdict::Refuse(MarkerRefusal::OldProducerEpoch) => {
+                return Err(ErrorCode::InvalidProducerEpoch);
+            }
+            MarkerVerdict::Refuse(MarkerRefusal::OldCoordinatorEpoch) => {
+                return Err(ErrorCode::TransactionCoordinatorFenced);
+            }
+        }
+        journal
+            .reserve(id, MARKER_BATCH_BYTES)
+            .map_err(|_| ErrorCode::KafkaStorageError)?;
+        let batch = marker_batch(&MarkerFields {
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            commit: marker.commit,
+            coordinator_epoch: marker.coordinator_epoch,
+            timestamp_ms: now.wall_ms,
+        });
+        let header = batch::parse_header(&batch).expect("a marker batch has a whole header");
+        let placed = partition.append(journal, batch, &header);
+        if let Some(row) = partition
+            .producers
+            .apply_marker(placed.base_offset, marker, now)
+        {
+            journal.append_transaction_row(id, row.last_offset, &row.encode());
+        }
+        partition
+            .hosted
+            .replay_marker(placed.base_offset, marker.producer_id, marker.commit);
+        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! Commands for the coordinators hosted here: room is reserved, the coordinator decides, its records are appended as one
+//! batch and applied, its effects leave when they are durable (N8, N15).
+
+use super::Shard;
+use crate::coordinator::{self, Hosted};
+use crate::message::{Outgoing, ReplyTo, ShardReply};
+use crate::partition::Partition;
+use crate::waiting::Held;
+use bytes::BytesMut;
+use tally_groups as groups;
+use tally_producer_state::{Guard, Verdict};
+use tally_protocol::{
+    BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Sequence, batch,
+};
+use tally_storage::Journal;
+use tally_transactions as transactions;
+
+/// Room reserved before a coordinator decides, so that a full disk is a refusal before any state has changed (N15):
+/// more than the records of any one of its own decisions (a transaction's largest record holds 10,000 partitions).
+const DECISION_BYTES: usize = 512 * 1024;
+/// Below this many producer ids a shard asks for more.
+const PRODUCER_IDS_LOW: i64 = 100;
+
+/// A commit of offsets inside a transaction.
+pub(super) struct OffsetsInTransaction {
+    pub(super) command: groups::Command,
+    pub(super) producer_id: ProducerId,
+    pub(super) producer_epoch: ProducerEpoch,
+    pub(super) guard: Option<Guard>,
+    pub(super) size_bytes: usize,
+}
+
+/// Why a coordinator is asked without a client.
+pub(super) enum Occasion {
+    Recovered,
+    Expire,
+    Markers(transactions::Command),
+    TopicDeleted(groups::Command),
+}
+
+impl Shard {
+    /// A client's command for the transaction coordinator on `id`.
+    pub(super) fn transaction(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        command: transactions::Command,
+        to: ReplyTo,
+    ) {
+        let Some(Partition {
+            hosted: Hosted::Transactions(core),
+            ..
+        }) = self.partitions.get_mut(&id)
+        else {
+            return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
+        };
+        if self.journal.reserve(id, DECISION_BYTES).is_err() {
+            return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
+        }
+        let decision = core.decide(
+            now,
+            command,
+            transactions::ReplyTo(to.0),
+            &mut self.producer_ids,
+        );
+        self.commit_transaction(now, id, decision);
+    }
+
+    /// A client's command for the groups on `id`.
+    pub(super) fn group(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        command: groups::Command,
+        size_bytes: usize,
+        to: ReplyTo,
+    ) {
+        let Some(Partition {
+            hosted: Hosted::Groups(core),
+            ..
+        }) = self.partitions.get_mut(&id)
+        else {
+            return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
+        };
+        // GR-10: a full disk is NOT_COORDINATOR. A command that writes nothing needs no room, so reads go on.
+        if command.may_write()
+            && self
+                .journal
+                .reserve(id, DECISION_BYTES + size_bytes)
+                .is_err()
+        {
+            return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
+        }
+        let decision = core.decide(now, command, groups::ReplyTo(to.0));
+        self.commit_group(now, id, decision, None);
+    }
+
+    /// Offsets inside a transaction: one transactional batch without a sequence (O-2 to O-6, V-10).
+    pub(super) fn transactional_offsets(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        commit: OffsetsInTransaction,
+        to: ReplyTo,
+    ) {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
+        };
+        let header = coordinator_header(commit.producer_id, commit.producer_epoch);
+        if let Verdict::Refuse(refusal) = partition.producers.check(&header, commit.guard) {
+            return self.reply(to, ShardReply::Group(Err(refusal.code())));
+        }
+        let Hosted::Groups(core) = &mut partition.hosted else {
+            return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
+        };
+        if self
+            .journal
+            .reserve(id, DECISION_BYTES + commit.size_bytes)
+            .is_err()
+        {
+            return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
+        }
+        let decision = core.decide(now, commit.command, groups::ReplyTo(to.0));
+        self.commit_group(
+            now,
+            id,
+            decision,
+            Some((commit.producer_id, commit.producer_epoch)),
+        );
+    }
+
+    /// Asks the coordinator on `id` what no client waits for.
+    pub(super) fn ask_hosted(&mut self, now: Now, id: PartitionId, occasion: Occasion) {
+        // Without room the coordinator is not asked: it is asked again at its next deadline, or by the next marker.
+        let has_room = self.journal.reserve(id, DECISION_BYTES).is_ok();
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        if !has_room {
+            tracing::warn!(partition = %id, "no room on the disk for the coordinator's log");
+            self.deadlines.retain(|(_, other)| *other != id);
+            self.deadlines.insert((now.monotonic_ms + 1000, id));
+            return;
+        }
+        match (&mut partition.hosted, occasion) {
+            (Hosted::Transactions(core), Occasion::Recovered) => {
+                let decision = core.recovered(now);
+                self.commit_transaction(now, id, decision);
+            }
+            (Hosted::Transactions(core), Occasion::Expire) => {
+                let decision = core.expire(now, &mut self.producer_ids);
+                self.commit_transaction(now, id, decision);
+            }
+            (Hosted::Transactions(core), Occasion::Markers(command)) => {
+                let decision = core.decide(
+                    now,
+                    command,
+                    transactions::ReplyTo(0),
+                    &mut self.producer_ids,
+                );
+                self.commit_transaction(now, id, decision);
+            }
+            (Hosted::Groups(core), Occasion::Recovered) => {
+                let decision = core.recovered(now);
+                self.commit_group(now, id, decision, None);
+            }
+            (Hosted::Groups(core), Occasion::Expire) => {
+                let decision = core.expire(now);
+                self.commit_group(now, id, decision, None);
+            }
+            (Hosted::Groups(core), Occasion::TopicDeleted(command)) => {
+                let decision = core.decide(now, command, groups::ReplyTo(0));
+                self.commit_group(now, id, decision, None);
+            }
+            (Hosted::Nothing, _)
+            | (Hosted::Transactions(_), Occasion::TopicDeleted(_))
+            | (Hosted::Groups(_), Occasion::Markers(_)) => {}
+        }
+    }
+
+    /// Appends and applies a decision of the transaction coordinator; its effects leave when all of it is durable.
+    pub(super) fn commit_transaction(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        decision: transactions::Decision,
+    ) {
+        if !decision.records.is_empty() {
+            let batch = coordinator::transaction_batch(&decision.records, now);
+            let Some(base_offset) = self.append_decision(now, id, batch) else {
+                return self.refuse_transaction(decision.effects);
+            };
+            if let Some(Partition {
+                hosted: Hosted::Transactions(core),
+                ..
+            }) = self.partitions.get_mut(&id)
+            {
+                for (record, delta) in decision.records.iter().zip(0..) {
+                    core.apply(base_offset.plus(delta), record);
+                }
+            }
+        }
+        let ticket = self.journal.barrier();
+        for effect in decision.effects {
+            let held = match effect {
+                transactions::Effect::Reply { to, response } => {
+                    Held::Reply(ReplyTo(to.0), ShardReply::Transaction(Ok(response)))
+                }
+                transactions::Effect::WriteMarkers(set) => Held::Message(Outgoing::Markers {
+                    coordinator: id,
+                    set,
+                }),
+            };
+            self.waiting.hold(ticket, held);
+        }
+        if self.producer_ids.end - self.producer_ids.next < PRODUCER_IDS_LOW {
+            self.waiting
+                .hold(ticket, Held::Message(Outgoing::ProducerIds));
+        }
+        self.set_deadline(id);
+    }
+
+    /// Appends and applies a decision of the groups; its effects leave when all of it is durable.
+    pub(super) fn commit_group(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        decision: groups::Decision,
+        producer: Option<(ProducerId, ProducerEpoch)>,
+    ) {
+        if !decision.records.is_empty() {
+            let batch = coordinator::offsets_batch(&decision.records, producer, now);
+            let Some(base_offset) = self.append_decision(now, id, batch) else {
+                return self.refuse_group(decision.effects);
+            };
+            if let Some(Partition {
+                hosted: Hosted::Groups(core),
+                ..
+            }) = self.partitions.get_mut(&id)
+            {
+                for (record, delta) in decision.records.iter().zip(0..) {
+                    core.apply(base_offset.plus(delta), record, producer);
+                }
+            }
+        }
+        let ticket = self.journal.barrier();
+        for effect in decision.effects {
+            let groups::Effect::Reply { to, response } = effect;
+            // Nobody waits for what the broker asked by itself.
+            if to.0 != 0 {
+                self.waiting.hold(
+                    ticket,
+                    Held::Reply(ReplyTo(to.0), ShardReply::Group(Ok(response))),
+                );
+            }
+        }
+        self.set_deadline(id);
+    }
+
+    /// A decision larger than the room reserved for it met a full disk: nothing of it happens, whoever waits asks again.
+    pub(super) fn refuse_transaction(&mut self, effects: Vec<transactions::Effect>) {
+        for effect in effects {
+            if let transactions::Effect::Reply { to, .. } = effect {
+                self.reply(
+                    ReplyTo(to.0),
+                    ShardReply::Transaction(Err(ErrorCode::NotCoordinator)),
+                );
+            }
+        }
+    }
+
+    /// The same for the groups (GR-10).
+    pub(super) fn refuse_group(&mut self, effects: Vec<groups::Effect>) {
+        for effect in effects {
+            let groups::Effect::Reply { to, .. } = effect;
+            self.reply(
+                ReplyTo(to.0),
+                ShardReply::Group(Err(ErrorCode::NotCoordinator)),
+            );
+        }
+    }
+
+    /// Appends a coordinator's batch; its room was reserved before the decision, or is found now.
+    pub(super) fn append_decision(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: BytesMut,
+    ) -> Option<Offset> {
+        let Shard {
+            journal,
+            partitions,
+            waiting,
+            ..
+        } = self;
+        let partition = partitions.get_mut(&id)?;
+        let header = batch::parse_header(&batch).expect("a built batch has a whole header");
+        if journal.reserve(id, batch.len()).is_err() {
+            tracing::error!(partition = %id, bytes = batch.len(), "no room on the disk for a coordinator's decision");
+            return None;
+        }
+        let placed = partition.append(journal, batch, &header);
+        partition.applied(placed, &header, now);
+        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
+        Some(placed.base_offset)
+    }
+
+    pub(super) fn set_deadline(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else {
+            return;
+        };
+        self.deadlines.retain(|(_, other)| *other != id);
+        if let Some(deadline) = partition.hosted.next_deadline_ms() {
+            self.deadlines.insert((deadline, id));
+        }
+    }
+}
+
+/// What the producers have to know of a coordinator's own transactional batch (V-10).
+fn coordinator_header(producer_id: ProducerId, producer_epoch: ProducerEpoch) -> BatchHeader {
+    BatchHeader {
+        base_offset: Offset::ZERO,
+        batch_length: 0,
+        leader_epoch: LeaderEpoch::NONE,
+        crc: 0,
+        attributes: batch::TRANSACTIONAL_BIT,
+        last_offset_delta: 0,
+        base_timestamp: -1,
+        max_timestamp: -1,
+        producer_id,
+        producer_epoch,
+        base_sequence: Sequence::NONE,
+        records_count: 1,
+    }
+}

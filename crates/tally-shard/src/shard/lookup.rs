@@ -1,0 +1,101 @@
+//! Offsets: where they are, which leader epoch ends where, and what DeleteRecords removes.
+
+use super::Shard;
+use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Outbox};
+use tally_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId};
+
+impl Shard {
+    pub(super) fn find_offset(
+        &mut self,
+        id: PartitionId,
+        query: OffsetQuery,
+        isolation: Isolation,
+        current_leader_epoch: LeaderEpoch,
+    ) -> Result<OffsetLookup, ErrorCode> {
+        let partition = self
+            .partitions
+            .get(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        partition.check_leader_epoch(current_leader_epoch)?;
+        let log_start = self.journal.log_start(id);
+        let upper = match isolation {
+            Isolation::ReadUncommitted => partition.high_watermark,
+            Isolation::ReadCommitted => partition.last_stable_offset(log_start),
+        };
+        let batch = match query {
+            OffsetQuery::Latest => {
+                return Ok(OffsetLookup::At {
+                    offset: upper,
+                    leader_epoch: partition.settings.leader_epoch,
+                });
+            }
+            OffsetQuery::Earliest => {
+                let leader_epoch = self
+                    .journal
+                    .leader_epoch_at_start(id)
+                    .unwrap_or(LeaderEpoch::NONE);
+                return Ok(OffsetLookup::At {
+                    offset: log_start,
+                    leader_epoch,
+                });
+            }
+            OffsetQuery::MaxTimestamp => self.journal.max_timestamp_batch(id, upper),
+            OffsetQuery::AtOrAfter(timestamp_ms) => {
+                self.journal.find_by_time(id, timestamp_ms, upper)
+            }
+        };
+        match batch {
+            Ok(Some(batch)) => Ok(OffsetLookup::InBatch {
+                batch,
+                log_start,
+                upper,
+            }),
+            Ok(None) => Ok(OffsetLookup::Nowhere),
+            Err(error) => {
+                tracing::error!(partition = %id, %error, "offset not looked up");
+                Err(ErrorCode::KafkaStorageError)
+            }
+        }
+    }
+
+    pub(super) fn find_epoch_end(
+        &self,
+        id: PartitionId,
+        epoch: LeaderEpoch,
+        current_leader_epoch: LeaderEpoch,
+    ) -> Result<EpochEnd, ErrorCode> {
+        let partition = self
+            .partitions
+            .get(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        partition.check_leader_epoch(current_leader_epoch)?;
+        Ok(partition.epoch_end(&self.journal, epoch))
+    }
+
+    /// Raises the log start (section 5 of log-and-fetch.md, C-1, C-2).
+    pub(super) fn delete_records(
+        &mut self,
+        id: PartitionId,
+        before: Option<Offset>,
+        outbox: &mut Outbox,
+    ) -> Result<Offset, ErrorCode> {
+        let partition = self
+            .partitions
+            .get_mut(&id)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let log_start = self.journal.log_start(id);
+        let before = before.unwrap_or(partition.high_watermark);
+        if before < Offset::ZERO || before > partition.high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if before <= log_start {
+            return Ok(log_start);
+        }
+        self.journal.set_log_start(id, before).map_err(|error| {
+            tracing::error!(partition = %id, %error, "log start not raised");
+            ErrorCode::KafkaStorageError
+        })?;
+        outbox.wakes.extend(partition.take_waiters());
+        Ok(before)
+    }
+}

@@ -225,10 +225,10 @@ impl SegmentJournal {
         partition: PartitionId,
         last_offset: Offset,
         row: &[u8; TRANSACTION_ROW_BYTES],
-    ) {
-        if let Ok((log, place)) = self.log_and_place(partition) {
-            log.append_transaction_row(place, last_offset, row);
-        }
+    ) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.append_transaction_row(place, last_offset, row);
+        Ok(())
     }
 
     /// Drops the rows whose last offset is `from` or higher: a replay from there makes them again (P-64).

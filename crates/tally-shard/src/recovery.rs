@@ -40,7 +40,7 @@ pub(crate) fn open(
     let aborted = replay(journal, id, from, &mut producers, &mut hosted, now)?;
     journal.truncate_transaction_rows(id, from, AbortedTransaction::last_offset_of)?;
     for row in aborted {
-        journal.append_transaction_row(id, row.last_offset, &row.encode());
+        journal.append_transaction_row(id, row.last_offset, &row.encode())?;
     }
     let partition = Partition::new(id, settings, producers, hosted, recovered.log_end);
     if from < recovered.log_end {

@@ -160,7 +160,11 @@ impl Shard {
             .producers
             .apply_marker(placed.base_offset, marker, now)
         {
-            journal.append_transaction_row(id, row.last_offset, &row.encode());
+            // Without its row the aborted data would be delivered (F-9). The marker is in the log already, so the only
+            // safe way on is a new start, which rebuilds the row from the log (P-64).
+            journal
+                .append_transaction_row(id, row.last_offset, &row.encode())
+                .expect("the row of an aborted transaction is written, or this process must not serve it");
         }
         partition
             .hosted

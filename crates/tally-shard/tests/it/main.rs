@@ -1,0 +1,5 @@
+//! Shards with real files: what a client would see, over restarts.
+
+mod restart;
+mod transactions;
+mod world;

@@ -1,0 +1,348 @@
+//! One shard with a data partition, a partition for transactions and one for groups, on files of its own.
+
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tally_groups as groups;
+use tally_producer_state::{Flow, Guard, Marker, Verification};
+use tally_protocol::build::BatchBuilder;
+use tally_protocol::{
+    BatchView, CoordinatorEpoch, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch,
+    ProducerId, Sequence, TopicId,
+};
+use tally_shard::{
+    AppendOutcome, AppendRefusal, Isolation, Outbox, Outgoing, PartitionRole, PartitionSettings,
+    ReadOutcome, ReadRequest, ReplyTo, Shard, ShardMessage, ShardReply, ShardSettings,
+};
+use tally_storage::{DataDir, LogOptions, SegmentJournal};
+use tally_transactions as transactions;
+use tempfile::TempDir;
+
+/// The partitions of the world.
+pub(crate) const DATA: PartitionId = PartitionId {
+    topic: TopicId([1; 16]),
+    index: 0,
+};
+pub(crate) const TRANSACTIONS: PartitionId = PartitionId {
+    topic: TopicId([2; 16]),
+    index: 0,
+};
+pub(crate) const GROUPS: PartitionId = PartitionId {
+    topic: TopicId([3; 16]),
+    index: 0,
+};
+
+/// The shard and its files.
+pub(crate) struct World {
+    dir: TempDir,
+    shard: Shard,
+    incarnation: i32,
+    next_reply: u64,
+    now: Now,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let shard = open(&dir, 1);
+        let mut world = World {
+            dir,
+            shard,
+            incarnation: 1,
+            next_reply: 1,
+            now: Now {
+                monotonic_ms: 1000,
+                wall_ms: 1_700_000_000_000,
+            },
+        };
+        world.recover();
+        world
+    }
+
+    /// Stops the shard as kill -9 would, and starts again on the same files.
+    pub(crate) fn crash(self) -> World {
+        self.start_again(|_| {})
+    }
+
+    /// Stops the shard clean, and starts again.
+    pub(crate) fn restart(self) -> World {
+        self.start_again(|shard| shard.shutdown().expect("a clean stop"))
+    }
+
+    fn start_again(self, stop: impl FnOnce(&mut Shard)) -> World {
+        let World {
+            dir,
+            mut shard,
+            incarnation,
+            next_reply,
+            now,
+        } = self;
+        stop(&mut shard);
+        drop(shard);
+        let incarnation = incarnation + 1;
+        let shard = open(&dir, incarnation);
+        let mut world = World {
+            dir,
+            shard,
+            incarnation,
+            next_reply,
+            now,
+        };
+        world.recover();
+        world
+    }
+
+    fn recover(&mut self) {
+        let mut outbox = Outbox::default();
+        for (id, role) in [
+            (DATA, PartitionRole::Data),
+            (TRANSACTIONS, PartitionRole::Transactions),
+            (GROUPS, PartitionRole::Groups),
+        ] {
+            let leader_epoch = LeaderEpoch(self.incarnation - 1);
+            let settings = PartitionSettings {
+                role,
+                leader_epoch,
+                log: LogOptions::default(),
+            };
+            self.shard
+                .open(self.now, id, settings, &mut outbox)
+                .expect("the partition opens");
+        }
+        let start = i64::from(self.incarnation) * 1000;
+        self.shard.supply_producer_ids(start..start + 1000);
+        self.shard.recovered(self.now, &mut outbox);
+        let replies = self.carry(outbox);
+        assert!(replies.is_empty(), "nobody asked");
+    }
+
+    /// Hands over a message and all that follows from it; returns the reply.
+    pub(crate) fn ask(
+        &mut self,
+        id: PartitionId,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+    ) -> ShardReply {
+        let to = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let mut outbox = Outbox::default();
+        self.shard.handle(self.now, id, message(to), &mut outbox);
+        let replies = self.carry(outbox);
+        let mut replies = replies.into_iter().filter(|(reply_to, _)| *reply_to == to);
+        replies.next().expect("a reply at once").1
+    }
+
+    /// Carries messages as the broker would; the topic named `data` is [`DATA`], `offsets` is [`GROUPS`].
+    fn carry(&mut self, outbox: Outbox) -> Vec<(ReplyTo, ShardReply)> {
+        let mut replies = Vec::new();
+        let mut queue = VecDeque::from([outbox]);
+        while let Some(outbox) = queue.pop_front() {
+            replies.extend(outbox.replies);
+            for message in outbox.messages {
+                let mut next = Outbox::default();
+                match message {
+                    Outgoing::ToPartition(id, message) => {
+                        self.shard.handle(self.now, id, message, &mut next)
+                    }
+                    Outgoing::ProducerIds => {}
+                    Outgoing::Markers { coordinator, set } => {
+                        let marker = Marker {
+                            producer_id: set.producer_id,
+                            producer_epoch: set.producer_epoch,
+                            coordinator_epoch: CoordinatorEpoch(self.incarnation),
+                            commit: set.commit,
+                            transaction_version: set.transaction_version,
+                        };
+                        for name in set.partitions {
+                            let id = if &*name.topic == "offsets" {
+                                GROUPS
+                            } else {
+                                DATA
+                            };
+                            let transactional_id = Arc::clone(&set.transactional_id);
+                            let message = ShardMessage::AppendMarker {
+                                marker,
+                                coordinator,
+                                transactional_id,
+                                name,
+                            };
+                            self.shard.handle(self.now, id, message, &mut next);
+                        }
+                    }
+                }
+                queue.push_back(next);
+            }
+        }
+        replies
+    }
+
+    pub(crate) fn transaction(&mut self, command: transactions::Command) -> transactions::Response {
+        match self.ask(TRANSACTIONS, |to| ShardMessage::Transaction { command, to }) {
+            ShardReply::Transaction(Ok(response)) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn init(&mut self) -> (ProducerId, ProducerEpoch) {
+        let command = transactions::Command::InitProducerId {
+            transactional_id: Arc::from("t"),
+            timeout_ms: 60_000,
+            expected: None,
+        };
+        match self.transaction(command) {
+            transactions::Response::InitProducerId(Ok(pair)) => pair,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+        topic: &str,
+    ) -> ErrorCode {
+        let command = transactions::Command::AddPartitions {
+            transactional_id: Arc::from("t"),
+            producer_id,
+            producer_epoch,
+            partitions: vec![transactions::TopicPartition {
+                topic: Arc::from(topic),
+                partition: 0,
+            }],
+            flow: transactions::Flow::Tv1,
+        };
+        match self.transaction(command) {
+            transactions::Response::AddPartitions(code) => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn end(
+        &mut self,
+        (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+        commit: bool,
+    ) -> Result<(ProducerId, ProducerEpoch), ErrorCode> {
+        let command = transactions::Command::EndTxn {
+            transactional_id: Arc::from("t"),
+            producer_id,
+            producer_epoch,
+            commit,
+            flow: transactions::Flow::Tv1,
+        };
+        match self.transaction(command) {
+            transactions::Response::EndTxn(pair) => pair,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The verification that precedes a transactional append (V-1).
+    pub(crate) fn verify(
+        &mut self,
+        id: PartitionId,
+        pair: (ProducerId, ProducerEpoch),
+        sequence: Sequence,
+    ) -> Option<Guard> {
+        let reply = self.ask(id, |to| ShardMessage::BeginVerification {
+            producer_id: pair.0,
+            producer_epoch: pair.1,
+            base_sequence: sequence,
+            flow: Flow::Tv1,
+            to,
+        });
+        match reply {
+            ShardReply::Verification(Ok(Verification::Needed(guard))) => Some(guard),
+            ShardReply::Verification(Ok(Verification::NotNeeded)) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Appends a batch of `values` of a producer.
+    pub(crate) fn append(
+        &mut self,
+        pair: (ProducerId, ProducerEpoch),
+        sequence: i32,
+        values: &[&str],
+        transactional: bool,
+    ) -> Result<AppendOutcome, AppendRefusal> {
+        let guard = if transactional {
+            self.verify(DATA, pair, Sequence(sequence))
+        } else {
+            None
+        };
+        let batch = batch(pair, sequence, values, transactional);
+        match self.ask(DATA, |to| ShardMessage::Append { batch, guard, to }) {
+            ShardReply::Append(outcome) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn read(&mut self, isolation: Isolation) -> ReadOutcome {
+        let request = ReadRequest {
+            from: Offset::ZERO,
+            max_bytes: 1 << 20,
+            first_whole: true,
+            isolation,
+            current_leader_epoch: LeaderEpoch::NONE,
+            last_fetched_epoch: LeaderEpoch::NONE,
+            waiter: None,
+            wanted_bytes: 1,
+        };
+        match self.ask(DATA, |to| ShardMessage::Read { request, to }) {
+            ShardReply::Read(Ok(outcome)) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Base offset, producer, sequence and "is a marker" of every batch a reader of everything sees.
+    pub(crate) fn log(&mut self) -> Vec<(i64, i64, i32, bool)> {
+        let mut log = Vec::new();
+        for slice in self.read(Isolation::ReadUncommitted).slices {
+            let mut rest: &[u8] = &slice;
+            while !rest.is_empty() {
+                let view = BatchView::parse(rest).expect("whole batches");
+                view.check_crc().expect("good batches");
+                let header = view.header();
+                log.push((
+                    header.base_offset.0,
+                    header.producer_id.0,
+                    header.base_sequence.0,
+                    header.is_control(),
+                ));
+                rest = &rest[view.bytes().len()..];
+            }
+        }
+        log
+    }
+}
+
+fn open(dir: &TempDir, incarnation: i32) -> Shard {
+    let data_dir = DataDir::open(dir.path()).expect("the data directory opens");
+    let settings = ShardSettings {
+        transactions: transactions::Settings::default(),
+        groups: groups::Settings::default(),
+        coordinator_epoch: CoordinatorEpoch(incarnation),
+        seed: 7,
+        producer_id_expiration_ms: 86_400_000,
+        producer_id_expiration_check_ms: 600_000,
+    };
+    Shard::new(settings, SegmentJournal::new(Arc::new(data_dir)))
+}
+
+/// A batch as a client sends it.
+pub(crate) fn batch(
+    (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+    sequence: i32,
+    values: &[&str],
+    transactional: bool,
+) -> BytesMut {
+    let mut builder = BatchBuilder::new(1_700_000_000_000).producer(
+        producer_id,
+        producer_epoch,
+        Sequence(sequence),
+    );
+    if transactional {
+        builder = builder.transactional();
+    }
+    for value in values {
+        builder.push(None, Some(value.as_bytes()));
+    }
+    builder.finish()
+}

@@ -230,6 +230,17 @@ pub fn stamp_log_append_time(batch: &mut [u8], timestamp_ms: i64) {
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
+/// Sets max_timestamp to what the records say and takes bit 3 away, and sets the checksum anew (LR-35).
+///
+/// `batch` is exactly one whole batch.
+pub fn stamp_create_time(batch: &mut [u8], max_timestamp_ms: i64) {
+    let attributes = i16::from_be_bytes([batch[21], batch[22]]) & !LOG_APPEND_TIME_BIT;
+    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&max_timestamp_ms.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
 fn array_at<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&header[at..at + N]);

@@ -9,6 +9,7 @@
 pub mod api_table;
 pub mod batch;
 pub mod build;
+pub mod compression;
 pub mod control;
 pub mod error_code;
 pub mod frame;
@@ -20,6 +21,7 @@ pub mod request;
 pub mod response;
 pub mod schema;
 pub mod seeded_map;
+pub mod validate;
 pub mod wire;
 
 pub use batch::{BatchError, BatchHeader, BatchView};

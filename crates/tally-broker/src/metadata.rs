@@ -52,8 +52,6 @@ pub(crate) struct Topic {
     pub(crate) configs: Arc<TopicConfig>,
     /// The settings it has of its own.
     pub(crate) overrides: Overrides,
-    /// The broker's incarnation when it was created.
-    pub(crate) created_incarnation: i64,
     /// Whether the broker writes it and clients may only read it.
     pub(crate) internal: bool,
     leader_epoch: LeaderEpoch,
@@ -64,6 +62,23 @@ impl Topic {
     #[must_use]
     pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
         self.leader_epoch
+    }
+
+    /// The partition of this number, if the topic has it.
+    #[must_use]
+    pub(crate) fn partition_id(&self, index: i32) -> Option<PartitionId> {
+        (0..self.partition_count)
+            .contains(&index)
+            .then_some(PartitionId {
+                topic: self.id,
+                index,
+            })
+    }
+
+    /// All its partitions.
+    pub(crate) fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let topic = self.id;
+        (0..self.partition_count).map(move |index| PartitionId { topic, index })
     }
 }
 
@@ -269,12 +284,6 @@ impl Metadata {
     #[must_use]
     pub(crate) fn cluster_id(&self) -> &str {
         &self.cluster_id
-    }
-
-    /// How often this broker was started on this data, this time included.
-    #[must_use]
-    pub(crate) fn incarnation(&self) -> i64 {
-        self.incarnation
     }
 
     /// Whether the store was empty before this start.
@@ -529,7 +538,6 @@ fn topic_with_config(
         partition_count: record.partition_count,
         configs,
         overrides: record.overrides,
-        created_incarnation: record.created_incarnation,
         internal: record.internal,
         leader_epoch: LeaderEpoch(epoch(incarnation - record.created_incarnation)),
     })
@@ -651,7 +659,7 @@ mod tests {
         let metadata = open(&Memory::default(), &[("offsets.topic.num.partitions", "5")]);
         assert!(metadata.is_new());
         assert_eq!(metadata.cluster_id().len(), 22);
-        assert_eq!(metadata.incarnation(), 1);
+        assert_eq!(metadata.coordinator_epoch(), CoordinatorEpoch(1));
         assert_eq!(metadata.features_epoch(), 0);
         let topics = metadata.topics();
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();

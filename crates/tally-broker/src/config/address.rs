@@ -60,8 +60,7 @@ impl fmt::Display for Address {
 }
 
 /// The name of this host, for clients when the broker listens on every address.
-#[must_use]
-pub fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

@@ -94,6 +94,7 @@ impl Broker {
         if is_reference() {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/reference-kafka");
             let mut command = Command::new(script);
+            command.stderr(Stdio::null());
             command.arg("--data").arg(data);
             command.arg("--port-file").arg(port_file);
             for setting in &self.settings {

@@ -257,6 +257,12 @@ impl Client {
                 && i32::try_from(topic.partitions.len()) == Ok(partitions)
                 && topic.partitions.iter().all(|p| p.error_code == NONE)
         });
+        // Apache Kafka tells of leaders before they take requests.
+        for partition in 0..partitions {
+            wait_until("the partition answers", || {
+                self.list_offset((7, 0), name, partition, -1).0 == NONE
+            });
+        }
     }
 
     /// CreateTopics with one topic; its error.
@@ -379,7 +385,7 @@ impl Client {
 
     /// One plain record set by Produce v9 with acks=all.
     #[track_caller]
-    pub fn send(&mut self, topic: &str, partition: i32, records: Bytes) -> Produced {
+    pub fn produce_one(&mut self, topic: &str, partition: i32, records: Bytes) -> Produced {
         let call = ProduceCall {
             version: 9,
             acks: -1,
@@ -391,8 +397,8 @@ impl Client {
 
     /// `count` records without a producer.
     #[track_caller]
-    pub fn send_plain(&mut self, topic: &str, partition: i32, count: i32) -> Produced {
-        self.send(topic, partition, Batch::plain(count).encode())
+    pub fn produce_plain(&mut self, topic: &str, partition: i32, count: i32) -> Produced {
+        self.produce_one(topic, partition, Batch::plain(count).encode())
     }
 
     /// The request of a [`FetchCall`].

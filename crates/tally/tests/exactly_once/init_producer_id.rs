@@ -1,0 +1,248 @@
+//! 12.3 InitProducerId.
+
+use crate::world::{Answer::*, PROGRAM, World, at_epoch, bumped};
+use kafka_protocol::messages::InitProducerIdRequest;
+use std::collections::BTreeSet;
+use tally_testkit::broker::Broker;
+use tally_testkit::client::Producer;
+use tally_testkit::waiting::wait_until;
+use tally_testkit::wire::frame_of;
+
+#[test]
+fn x070_without_an_id_each_request_gets_a_new_pid() {
+    let mut world = World::new();
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000);
+    let (error, a) = world.client.init_producer_id(0, &request);
+    assert_eq!((error, a.epoch), (0, 0));
+    let (error, b) = world.client.init_producer_id(0, &request);
+    assert_eq!((error, b.epoch), (0, 0));
+    assert_ne!(a.id, b.id);
+}
+
+#[test]
+fn x071_without_an_id_a_given_pair_is_ignored() {
+    let mut world = World::new();
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id(5.into())
+        .with_producer_epoch(3);
+    let (error, new) = world.client.init_producer_id(3, &request);
+    assert_eq!((error, new.epoch), (0, 0));
+    assert_ne!(new.id, 5);
+}
+
+#[test]
+fn x072_half_a_pair_is_refused() {
+    let mut world = World::new();
+    for (id, epoch) in [(-1, 3), (5, -1)] {
+        let (error, pair) = world.ipi_once(Some(Producer { id, epoch }));
+        assert_eq!(error, 42);
+        assert_eq!(pair, Producer { id: -1, epoch: -1 });
+    }
+}
+
+#[test]
+fn x073_an_empty_id_is_refused() {
+    let mut world = World::new();
+    world.id = String::new();
+    assert_eq!(world.ipi_once(None).0, 42);
+}
+
+#[test]
+fn x074_the_timeout_has_bounds() {
+    let mut world = World::new();
+    for (timeout, expected) in [(0, 50), (-1, 50), (900_001, 50), (900_000, 0)] {
+        let request = world.ipi_request(None).with_transaction_timeout_ms(timeout);
+        let (error, _) = world.client.init_producer_id(4, &request);
+        assert_eq!(error, expected, "timeout {timeout}");
+    }
+}
+
+#[test]
+fn x075_the_epoch_rises_with_each_request() {
+    let mut world = World::new();
+    let a = world.ipi();
+    assert_eq!(a.epoch, 0);
+    assert_eq!(world.ipi(), at_epoch(a, 1));
+    assert_eq!(world.ipi(), at_epoch(a, 2));
+}
+
+/// `(A,2)` and Empty.
+#[track_caller]
+fn at_two(world: &mut World) -> Producer {
+    world.ipi();
+    world.ipi();
+    world.ipi()
+}
+
+#[test]
+fn x076_a_retry_with_the_old_pair_gets_the_same_answer() {
+    let mut world = World::new();
+    let two = at_two(&mut world);
+    assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+    assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+}
+
+#[test]
+fn x077_d3_a_retry_is_recognised_after_a_kill() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    let two = at_two(&mut world);
+    assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+    broker.kill_and_start();
+    world.reconnect(&broker);
+    let expected = if world.is_kafka { 90 } else { 0 };
+    assert_eq!(world.ipi_as(Some(two)).0, expected);
+    if !world.is_kafka {
+        assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+    }
+}
+
+#[test]
+fn x078_an_older_pair_is_fenced() {
+    let mut world = World::new();
+    let two = at_two(&mut world);
+    assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+    let stale = world.ipi_request(Some(at_epoch(two, 1)));
+    assert_eq!(world.client.init_producer_id(4, &stale).0, 90);
+    assert_eq!(world.client.init_producer_id(3, &stale).0, 47);
+}
+
+#[test]
+fn x079_the_pair_of_another_producer_is_fenced() {
+    let mut world = World::new();
+    let two = at_two(&mut world);
+    let other = Producer {
+        id: world.pid(),
+        epoch: two.epoch,
+    };
+    assert_eq!(world.ipi_as(Some(other)).0, 90);
+}
+
+#[test]
+fn x080_a_new_producer_aborts_the_transaction_of_the_old_one() {
+    let mut world = World::new();
+    let a = world.ipi();
+    assert_eq!(world.apt(a), 0);
+    assert_eq!(world.td9(a, 0, 1), At(0));
+    let (first, _) = world.ipi_once(None);
+    assert_eq!(first, 51);
+    assert_eq!(world.ipi(), at_epoch(a, 2));
+    world.expect_lso(2);
+    assert_eq!(world.ru(0).markers(), [(1, 1, false)]);
+    assert_eq!(world.rc(0).committed(), []);
+}
+
+#[test]
+fn x081_d4_a_stale_pair_does_not_abort_its_successor() {
+    let mut world = World::new();
+    if world.is_kafka {
+        return; // D-4
+    }
+    at_two(&mut world);
+    let three = world.ipi();
+    assert_eq!(world.apt(three), 0);
+    assert_eq!(world.td9(three, 0, 1), At(0));
+    assert_eq!(world.ipi_once(Some(at_epoch(three, 1))).0, 90);
+    assert_eq!(world.commit4(three), 0);
+    assert_eq!(world.rc(0).committed().len(), 1);
+}
+
+/// Raises the epoch of the test's id to the last one a client may hold.
+#[track_caller]
+pub(crate) fn exhaust(world: &mut World) -> Producer {
+    let mut producer = world.ipi();
+    while producer.epoch < i16::MAX - 1 {
+        producer = world.ipi();
+    }
+    producer
+}
+
+#[test]
+fn x082_after_the_last_epoch_comes_a_new_pid() {
+    let mut world = World::new();
+    let last = exhaust(&mut world);
+    if !world.is_kafka {
+        // X-083 D-5: the pair before is a retry of the request that gave the last one.
+        let before = at_epoch(last, last.epoch - 1);
+        assert_eq!(world.ipi_as(Some(before)).0, 90, "no pair was given");
+    }
+    let (error, b) = world.ipi_as(Some(last));
+    assert_eq!((error, b.epoch), (0, 0));
+    assert_ne!(b.id, last.id);
+    assert_eq!(world.ipi_as(Some(last)), (0, b));
+}
+
+#[test]
+fn x085_version_six_is_not_served() {
+    let world = World::new();
+    let mut client = world.another_client();
+    let body = [0u8; 32];
+    client.send_bytes(&frame_of(22, 6, 2, 1, &body));
+    assert!(client.receive_frame().is_none());
+}
+
+#[test]
+fn x086_what_api_versions_says_of_transactions() {
+    let mut world = World::new();
+    let versions = world.client.api_versions(4);
+    let row = versions.api_keys.iter().find(|row| row.api_key == 22);
+    let row = row.expect("InitProducerId is listed");
+    assert_eq!((row.min_version, row.max_version), (0, 5));
+    let mut features = versions.finalized_features.iter();
+    let feature = features.find(|feature| &*feature.name == "transaction.version");
+    let feature = feature.expect("transaction.version is finalized");
+    assert_eq!(feature.max_version_level, 2);
+    assert!(versions.finalized_features_epoch >= 0);
+}
+
+#[test]
+fn x087_parallel_requests_never_share_an_epoch() {
+    let world = World::new();
+    let answers: Vec<(i16, Producer)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..20)
+            .map(|_| {
+                scope.spawn(|| {
+                    let request = world.ipi_request(None);
+                    world.another_client().init_producer_id(4, &request)
+                })
+            })
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
+        threads.into_iter().map(join).collect()
+    });
+    let mut given = BTreeSet::new();
+    for (error, pair) in answers {
+        assert!(matches!(error, 0 | 51), "{error}");
+        assert!(
+            error != 0 || given.insert((pair.id, pair.epoch)),
+            "{pair:?}"
+        );
+    }
+    assert!(!given.is_empty());
+}
+
+#[test]
+fn x088_right_after_the_start_the_coordinator_is_loading_at_worst() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    let a = world.ipi();
+    broker.kill_and_start();
+    world.reconnect(&broker);
+    let request = world.ipi_request(None);
+    wait_until("InitProducerId succeeds", || {
+        let response = world.client.call(4, &request);
+        match response.error_code {
+            0 => {
+                assert_eq!(response.producer_id.0, a.id);
+                assert_eq!(response.producer_epoch, a.epoch + 1);
+                true
+            }
+            14..=16 => false,
+            other => panic!("{other}"),
+        }
+    });
+}

@@ -1,0 +1,11 @@
+//! The catalogue of exactly-once behaviour over the wire, under its numbers (docs/exactly-once.md): raw frames against
+//! the real binary. The same tests run against another broker: see `tally_testkit::broker`.
+
+mod committed_offsets;
+mod idempotent;
+mod init_producer_id;
+mod log;
+mod restart;
+mod tv1;
+mod tv2;
+mod world;

@@ -1,6 +1,7 @@
 //! The hand-written codec against the codec crate, which was generated from Kafka's own schemas.
 
 mod fetch;
+mod hostile_properties;
 mod produce;
 
 use bytes::Bytes;

@@ -81,12 +81,19 @@ impl DataDir {
         self.power_was_cut
     }
 
+    /// Notes that everything a power cut asks for is done: all partitions are opened, and R-19 is applied and durable.
+    /// Until then, and however often the process is killed meanwhile, each start asks for it again.
+    pub fn power_cut_handled(&self) -> io::Result<()> {
+        write_boot_id(&self.root)
+    }
+
     /// Leaves the mark of a clean shutdown: the last thing before the process ends, after every journal's `shutdown`.
     /// Refused once a journal has failed.
     pub fn mark_clean(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a journal failed during this run"));
         }
+        write_boot_id(&self.root)?;
         disk::sync_directory(&self.root.join(TOPICS))?;
         disk::replace(&self.root.join(CLEAN), b"1\n", Sync::Yes)
     }
@@ -213,14 +220,13 @@ fn check_format(root: &Path) -> Result<bool, OpenDirError> {
     }
 }
 
-/// Takes the mark of a clean shutdown away, and leaves this run's boot id. Returns whether the run before was clean and
-/// whether the system may have gone down with it.
+/// Takes the mark of a clean shutdown away. Returns whether the run before was clean and whether the system may have gone
+/// down with it.
 fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
     let clean = root.join(CLEAN);
     let was_clean = disk::read(&clean)
         .map_err(cannot("read", &clean))?
         .is_some_and(|mark| mark == b"1\n");
-    disk::remove_if_present(&clean).map_err(cannot("remove", &clean))?;
     let boot = root.join(BOOT);
     let now = disk::boot_id();
     let before = disk::read(&boot).map_err(cannot("read", &boot))?;
@@ -228,13 +234,24 @@ fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
         (Some(now), Some(before)) => before.trim_ascii_end() == now.as_bytes(),
         _ => false,
     };
-    if !same_boot {
-        let text = format!("{}\n", now.unwrap_or_default());
-        disk::replace(&boot, text.as_bytes(), Sync::Yes).map_err(cannot("write", &boot))?;
-    }
-    disk::sync_directory(root).map_err(cannot("sync", root))?;
     let was_clean = was_clean || fresh;
+    if was_clean {
+        // Before the mark goes: a run that is killed from here on belongs to this boot.
+        write_boot_id(root).map_err(cannot("write", &boot))?;
+    }
+    disk::remove_if_present(&clean).map_err(cannot("remove", &clean))?;
+    disk::sync_directory(root).map_err(cannot("sync", root))?;
     Ok((was_clean, !was_clean && !same_boot))
+}
+
+/// Stores the id of this run of the kernel, unless it is there.
+fn write_boot_id(root: &Path) -> io::Result<()> {
+    let path = root.join(BOOT);
+    let text = format!("{}\n", disk::boot_id().unwrap_or_default());
+    if disk::read(&path)?.is_some_and(|before| before == text.as_bytes()) {
+        return Ok(());
+    }
+    disk::replace(&path, text.as_bytes(), Sync::Yes)
 }
 
 /// A topic's id from the name of its directory.

@@ -12,7 +12,9 @@ use crate::error::{StorageError, failed};
 use crate::journal::Entry;
 use crate::mmap::Slice;
 use crate::recovery::{self, Cut, CutReason};
-use crate::segment::{INDEX, LOG, Place, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, Writer};
+use crate::segment::{
+    INDEX, LOG, Place, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX, Writer, is_full,
+};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
@@ -193,7 +195,7 @@ impl PartitionLog {
         if let Some(first) = log.segments.first() {
             log.log_start = log.log_start.max(first.base);
         }
-        log.drop_segments_below_start(place);
+        log.drop_segments_below(place, log.log_start);
         log.recover_epochs(place, &seen)?;
         log.snapshots = listing.snapshots.into_iter().collect();
         while log.snapshots.last().is_some_and(|at| *at > log.log_end) {
@@ -263,16 +265,16 @@ impl PartitionLog {
         let reason = walk
             .stopped
             .or(gap.map(|next_segment| CutReason::Gap { next_segment }));
+        // Also where nothing is cut: it gives back the space that the run before had reserved.
+        file.truncate(walk.size).map_err(failed("cut", &path))?;
         let Some(reason) = reason else {
             walk.end = next.unwrap_or(walk.end);
             segment.adopt(&walk, place)?;
             return Ok(None);
         };
         // Durable before anything is appended behind it: else old bytes could come back with the power.
+        file.sync().map_err(failed("sync", &path))?;
         let cut_bytes = segment.size - walk.size;
-        file.truncate(walk.size)
-            .and_then(|()| file.sync())
-            .map_err(failed("cut", &path))?;
         segment.adopt(&walk, place)?;
         let behind = self.segments.drain(at + 1..).rev().map(|lost| {
             lost.remove(place);
@@ -328,10 +330,18 @@ impl PartitionLog {
         }
         self.epochs_unsaved |= self.epochs.cut_end(self.log_end);
         self.epochs_unsaved |= self.epochs.cut_start(self.log_start);
-        if self.epochs_unsaved {
-            self.save_epochs(place).map_err(failed("write", &path))?;
-        }
+        self.try_to_save_epochs(place);
         Ok(())
+    }
+
+    /// Writes the epochs if their file lacks any. What can't be written now is written with a later batch, or found again
+    /// in the batches at the next start.
+    fn try_to_save_epochs(&mut self, place: Place<'_>) {
+        if self.epochs_unsaved
+            && let Err(error) = self.save_epochs(place)
+        {
+            tracing::warn!(partition = %place.id, %error, "cannot write the leader epochs yet");
+        }
     }
 
     fn save_epochs(&mut self, place: Place<'_>) -> io::Result<()> {
@@ -407,11 +417,7 @@ impl PartitionLog {
             "the leader epoch never falls"
         );
         self.epochs_unsaved |= self.epochs.note(entry.leader_epoch, entry.base);
-        if self.epochs_unsaved
-            && let Err(error) = self.save_epochs(place)
-        {
-            tracing::warn!(partition = %place.id, %error, "cannot write the leader epochs yet");
-        }
+        self.try_to_save_epochs(place);
         let (Some(last), Some(writer)) = (self.segments.last_mut(), &mut self.writer) else {
             return Err(io::Error::other("no segment to append to"));
         };
@@ -600,22 +606,29 @@ impl PartitionLog {
         }
         let path = place.directory().join(LOG_START);
         let text = format!("0\n{log_start}\n");
-        disk::replace(&path, text.as_bytes(), Sync::Yes).map_err(failed("write", &path))?;
-        self.log_start = log_start;
-        self.drop_segments_below_start(place);
-        if self.epochs.cut_start(log_start) {
-            self.epochs_unsaved = true;
-            if let Err(error) = self.save_epochs(place) {
-                tracing::warn!(partition = %place.id, %error, "cannot write the leader epochs yet");
+        let write = || disk::replace(&path, text.as_bytes(), Sync::Yes);
+        let written = match write() {
+            // On a full disk whole segments must be able to go. Without the file the log starts at the first that is
+            // left: between the old start and the new one, and nobody has been answered yet.
+            Err(error) if is_full(&error) => {
+                self.drop_segments_below(place, log_start);
+                self.log_start = self.segments[0].base.max(self.log_start);
+                write()
             }
-        }
+            other => other,
+        };
+        written.map_err(failed("write", &path))?;
+        self.log_start = log_start;
+        self.drop_segments_below(place, log_start);
+        self.epochs_unsaved |= self.epochs.cut_start(log_start);
+        self.try_to_save_epochs(place);
         Ok(())
     }
 
-    /// Removes the segments that hold nothing at or after the log start. The last one stays.
-    fn drop_segments_below_start(&mut self, place: Place<'_>) {
+    /// Removes the segments that hold nothing at or after an offset. The last one stays.
+    fn drop_segments_below(&mut self, place: Place<'_>, offset: Offset) {
         let ends = self.segments.iter().skip(1).map(|next| next.base);
-        let below = ends.take_while(|end| *end <= self.log_start).count();
+        let below = ends.take_while(|end| *end <= offset).count();
         for segment in self.segments.drain(..below) {
             segment.remove(place);
         }

@@ -326,6 +326,10 @@ impl Segment {
     fn write_indexes(&self, walk: &Walk, place: Place<'_>) -> Result<Indexes, StorageError> {
         let offsets = place.file(self.base, INDEX);
         let times = place.file(self.base, TIME_INDEX);
+        // The old ones go first, so that this needs no more space than there was: a start must not fail on a full disk.
+        for path in [&offsets, &times] {
+            disk::remove_if_present(path).map_err(failed("remove", path))?;
+        }
         disk::replace(&offsets, &walk.offsets, Sync::No).map_err(failed("write", &offsets))?;
         disk::replace(&times, &walk.times, Sync::No).map_err(failed("write", &times))?;
         Ok(Indexes {
@@ -674,6 +678,7 @@ impl Segment {
         self.save_rows(place)?;
         if !self.rows.bytes.is_empty() && !self.rows.synced {
             SegmentFile::open(&place.file(self.base, TXN_INDEX))?.sync()?;
+            disk::sync_directory(&place.directory())?;
             self.rows.synced = true;
         }
         Ok(())

@@ -1,1 +1,112 @@
-//! x
+//! The data directory: its lock, its format, and what it says about the run before.
+
+use crate::support::{Disk, PARTITION, SMALL, names};
+use tally_protocol::{PartitionId, TopicId};
+use tally_storage::{DataDir, LogOptions, OpenDirError};
+
+#[test]
+fn a_second_owner_is_refused_and_told_the_first() {
+    let disk = Disk::new();
+    let first = disk.open();
+    match DataDir::open(disk.root()) {
+        Err(OpenDirError::AlreadyInUse { pid, .. }) => {
+            assert_eq!(pid, Some(std::process::id()));
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(first);
+    assert!(DataDir::open(disk.root()).is_ok());
+}
+
+#[test]
+fn the_mark_of_a_clean_shutdown_speaks_of_one_run_only() {
+    let disk = Disk::new();
+    let dir = disk.open();
+    assert!(dir.was_clean(), "there was no run before");
+    drop(dir);
+    let dir = disk.open();
+    assert!(
+        !dir.was_clean() && !dir.power_was_cut(),
+        "killed, not a power cut"
+    );
+    dir.mark_clean().expect("the mark is left");
+    drop(dir);
+    assert!(disk.open().was_clean());
+    assert!(!disk.open().was_clean(), "opening removed the mark");
+}
+
+#[test]
+fn r19_another_boot_without_the_mark_may_be_a_power_cut() {
+    let disk = Disk::new();
+    drop(disk.open());
+    disk.forget_boot();
+    assert!(disk.open().power_was_cut());
+    // CR-23: killed before it was dealt with.
+    let dir = disk.open();
+    assert!(dir.power_was_cut());
+    dir.power_cut_handled().expect("written");
+    drop(dir);
+    assert!(!disk.open().power_was_cut());
+    disk.open().mark_clean().expect("the mark is left");
+    disk.forget_boot();
+    assert!(
+        !disk.open().power_was_cut(),
+        "a clean shutdown and a reboot"
+    );
+}
+
+#[test]
+fn an_unknown_format_is_refused() {
+    let disk = Disk::new();
+    drop(disk.open());
+    let format = disk.root().join("format");
+    assert_eq!(std::fs::read(&format).expect("there"), b"1\n");
+    std::fs::write(&format, "2\n").expect("written");
+    match DataDir::open(disk.root()) {
+        Err(OpenDirError::UnsupportedFormat { found, .. }) => assert_eq!(found, "2"),
+        other => panic!("{other:?}"),
+    }
+    std::fs::remove_file(&format).expect("removed");
+    let lost = DataDir::open(disk.root());
+    assert!(
+        matches!(lost, Err(OpenDirError::UnsupportedFormat { .. })),
+        "{lost:?}"
+    );
+}
+
+#[test]
+fn stored_partitions_are_found_and_half_removed_ones_swept_up() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(LogOptions::default());
+    log.fill(1);
+    let other = PartitionId {
+        topic: TopicId([9; 16]),
+        index: 0,
+    };
+    log.journal.open_partition(other, SMALL).expect("opens");
+    assert_eq!(log.dir.stored_partitions().expect("listed"), [PARTITION]);
+    log.journal
+        .delete_partition(other)
+        .expect("nothing to remove");
+    log.stop();
+    let topic = disk.directory().with_file_name("12.deleted");
+    std::fs::create_dir(&topic).expect("made");
+    std::fs::write(topic.join("x.log"), b"x").expect("written");
+    let (mut log, _) = disk.start(LogOptions::default());
+    assert_eq!(log.dir.stored_partitions().expect("listed"), [PARTITION]);
+    assert!(!topic.exists());
+    log.journal.delete_partition(PARTITION).expect("removed");
+    assert_eq!(log.dir.stored_partitions().expect("listed"), []);
+    assert_eq!(names(&disk.root().join("topics")), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_whose_journal_failed_is_never_marked_clean() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(LogOptions::default());
+    log.fill(1);
+    // The directory goes away under the journal: its files can't be completed.
+    std::fs::remove_dir_all(disk.directory()).expect("removed");
+    assert!(log.journal.shutdown().is_err());
+    assert!(log.dir.mark_clean().is_err());
+}

@@ -2,6 +2,7 @@
 
 mod crash;
 mod data_dir;
+mod full_disk;
 mod journal;
 mod meta;
 mod support;

@@ -56,6 +56,9 @@ impl TransactionCoordinator {
         to: ReplyTo,
         ids: &mut ProducerIdBlock,
     ) -> Decision {
+        if self.soft.needs_recovery {
+            return refuse_while_loading(&command, to);
+        }
         self.start_sweeping(now);
         let decision = match command {
             Command::InitProducerId {
@@ -134,8 +137,9 @@ impl TransactionCoordinator {
         };
         self.hard.apply(record);
         // Before `recovered` nothing was decided: timers and markers are worked out there, from the last record of each id.
-        if let Some(staged) = self.soft.staged {
-            self.follow(staged, before, record);
+        match self.soft.staged {
+            Some(staged) => self.follow(staged, before, record),
+            None => self.soft.needs_recovery = true,
         }
     }
 
@@ -296,6 +300,20 @@ impl TransactionCoordinator {
             previous = Some(record);
         }
     }
+}
+
+/// I-7: until the coordinator is loaded its ids answer 14 (S-8, D-13).
+fn refuse_while_loading(command: &Command, to: ReplyTo) -> Decision {
+    let code = ErrorCode::CoordinatorLoadInProgress;
+    let response = match command {
+        Command::InitProducerId { .. } => Response::InitProducerId(Err(code)),
+        Command::AddPartitions { .. } => Response::AddPartitions(code),
+        Command::VerifyPartitions { .. } => Response::VerifyPartitions(Err(code)),
+        Command::EndTxn { .. } => Response::EndTxn(Err(code)),
+        // The markers of an earlier life: `recovered` asks for its own.
+        Command::MarkersWritten { .. } => return Decision::nothing(),
+    };
+    Decision::reply(to, response)
 }
 
 /// A-4 answers 0 or one code; with all partitions known already there is no record.

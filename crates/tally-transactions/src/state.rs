@@ -173,6 +173,8 @@ pub(crate) struct SoftState {
     pub(crate) sweep: Sweep,
     pub(crate) counters: Counters,
     pub(crate) applied_to: Option<Offset>,
+    /// Records of an earlier life were applied and `recovered` was not called yet (D-13).
+    pub(crate) needs_recovery: bool,
 }
 
 impl SoftState {
@@ -185,6 +187,7 @@ impl SoftState {
             sweep: Sweep::default(),
             counters: Counters::default(),
             applied_to: None,
+            needs_recovery: false,
         }
     }
 

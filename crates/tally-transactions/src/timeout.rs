@@ -12,7 +12,7 @@ use tally_protocol::records::transaction_log::{TransactionRecord, TransactionVal
 
 use crate::command::{Decision, Effect, ProducerIdBlock, Settings};
 use crate::coordinator::TransactionCoordinator;
-use crate::state::{Cause, Reason, TimerKind};
+use crate::state::{Cause, Completion, Reason, TimerKind};
 use crate::transitions::{self, NEVER_TIMES_OUT_MS, Phase};
 
 /// How many timers one `expire` serves: one decision must not hold up the shard; the rest is due at once.
@@ -32,10 +32,11 @@ pub(crate) fn abort_tick_ms(deadline_ms: u64, settings: &Settings) -> u64 {
 
 impl TransactionCoordinator {
     /// Once, after the last replayed record: completes every decided transaction again and starts the clocks of the open
-    /// ones (S-9, D-13). Until its effects have left, the ids of this partition answer 14.
+    /// ones (S-9, D-13). Until then the ids of this partition answer 14.
     ///
-    /// If its records cannot be appended the coordinator must be loaded again.
+    /// Decides no records: a Prepare that owes no marker is completed by the next `expire`, which is due at once.
     pub fn recovered(&mut self, now: Now) -> Decision {
+        self.soft.needs_recovery = false;
         self.start_sweeping(now);
         self.stage(now, Cause::Other);
         let ids: Vec<_> = self.hard.ids.keys().map(Arc::clone).collect();
@@ -50,20 +51,25 @@ impl TransactionCoordinator {
                     let set = self.marker_set(&id, value, partitions);
                     self.begin_completion(&id, None);
                     if set.partitions.is_empty() {
-                        decision.records.extend(self.finish(now, &id).records);
+                        let finish_at = |completion: &mut Completion, _: &mut _| {
+                            completion.finish_at_ms = Some(now.monotonic_ms);
+                        };
+                        self.soft.with_completion(&id, finish_at);
                     } else {
                         decision.effects.push(Effect::WriteMarkers(set));
                     }
                 }
             }
         }
-        self.assert_sound(&decision);
         decision
     }
 
     /// When `expire` has something to do, monotonic milliseconds; `None` if only a command can change that.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
+        if self.soft.needs_recovery {
+            return Some(0);
+        }
         let sweep = if self.is_empty() {
             None
         } else {
@@ -75,9 +81,12 @@ impl TransactionCoordinator {
             .min()
     }
 
-    /// Does what is due. Records it decides are applied like those of a command; if they can't be appended the same is
+    /// Does what is due, `recovered` included should it not have been called. Records it decides are applied like those of a command; if they can't be appended the same is
     /// decided again later.
     pub fn expire(&mut self, now: Now, ids: &mut ProducerIdBlock) -> Decision {
+        if self.soft.needs_recovery {
+            return self.recovered(now);
+        }
         self.start_sweeping(now);
         let due = self.soft.due(now.monotonic_ms, TIMERS_PER_STEP_MAX);
         let mut decision = Decision::nothing();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tally_protocol::records::transaction_log::TransactionState;
+use tally_protocol::records::transaction_log::{TransactionRecord, TransactionState};
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId};
 use tally_transactions::{Command, Flow, MarkerSet, ReplyTo};
 
@@ -190,4 +190,33 @@ fn s2_complete_that_finds_no_room_is_decided_again() {
         .next_deadline_ms()
         .expect("the search for expired ids");
     assert!(next_ms > world.now.monotonic_ms + 1_000_000);
+}
+
+/// What left its timer must not go down with records that find no room.
+#[test]
+fn s2_markers_sent_again_are_a_decision_of_their_own() {
+    let (mut world, to, set) = committing();
+    let mut other = value(Ongoing);
+    other.producer_id = ProducerId(7);
+    world.log.push(TransactionRecord {
+        transactional_id: Arc::from("y"),
+        value: Some(other),
+    });
+    world.restart();
+    let again = world.take_markers();
+    assert_eq!(names(&again.partitions), names(&set.partitions));
+    world.answer(&again, ErrorCode::KafkaStorageError);
+    world.advance(100_000);
+    let first = world.core.expire(world.now, &mut world.ids);
+    assert_eq!((first.records.len(), first.effects.len()), (0, 1));
+    world.run(first);
+    let dropped = world.core.expire(world.now, &mut world.ids);
+    assert_eq!((dropped.records.len(), dropped.effects.len()), (1, 1));
+    world.write_markers();
+    assert_eq!(world.state(), CompleteCommit);
+    assert_eq!(
+        world.reply(to),
+        None,
+        "the answer was lost with the earlier life"
+    );
 }

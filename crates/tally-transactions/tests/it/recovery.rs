@@ -7,7 +7,7 @@ use TransactionState::{
     CompleteAbort, CompleteCommit, Empty, Ongoing, PrepareAbort, PrepareCommit,
 };
 
-use crate::world::{World, add, at_epoch, brief, end, init, names, value};
+use crate::world::{World, add, at_epoch, brief, end, init, names, value, verify};
 
 #[test]
 fn s9_every_prepare_is_completed_again() {
@@ -31,7 +31,9 @@ fn s9_every_prepare_is_completed_again() {
 fn s9_a_prepare_without_partitions_is_completed_at_once() {
     let mut given = value(PrepareAbort);
     given.partitions.clear();
-    let world = World::given(given);
+    let mut world = World::given(given);
+    assert_eq!(brief(&world.ask(init())), "51");
+    world.expire();
     assert_eq!(world.state(), CompleteAbort);
     assert!(world.markers.is_empty());
 }
@@ -42,6 +44,27 @@ fn s9_other_states_owe_nothing() {
         let world = World::given(value(state));
         assert!(world.markers.is_empty());
         assert_eq!(world.log.len(), 1);
+    }
+}
+
+/// A runner without room for records at the start calls `expire` instead.
+#[test]
+fn d13_until_recovered_the_ids_answer_14() {
+    for state in [Empty, Ongoing, PrepareCommit] {
+        let mut world = World::new();
+        world.load(value(state));
+        for command in [
+            init(),
+            add((1, 5), &["t-0"], Flow::Tv1),
+            verify((1, 5), &["t-0"]),
+            end((1, 5), true, Flow::Tv2),
+        ] {
+            assert_eq!(brief(&world.ask_loading(command)), "14");
+        }
+        assert_eq!(world.core.next_deadline_ms(), Some(0));
+        world.expire();
+        world.write_markers();
+        assert_ne!(brief(&world.ask(init())), "14");
     }
 }
 
@@ -70,6 +93,7 @@ fn check_every_crash_point(given: World, commands: &[Command]) {
         again.log = world.log[..cut].to_vec();
         again.restart();
         again.write_markers();
+        again.expire();
         let last = world.log[cut - 1]
             .value
             .clone()

@@ -269,6 +269,12 @@ fn table_3_4_end_txn_tv2_retry_after_rotation() {
         ),
         "49 CompleteCommit"
     );
+    // A pid that InitProducerId has replaced without being asked by its holder: nothing to retry.
+    let replaced = at_epoch(rotated(CompleteCommit), 0, -1);
+    assert_eq!(
+        outcome(Some(replaced), end(old, true, Flow::Tv2)),
+        "49 CompleteCommit"
+    );
 }
 
 /// The client of epoch 4, whose transaction the broker has aborted.

@@ -71,6 +71,27 @@ impl World {
         self
     }
 
+    /// Applies a record of an earlier life, and no more.
+    pub(crate) fn load(&mut self, value: TransactionValue) {
+        let record = TransactionRecord {
+            transactional_id: Arc::from(ID),
+            value: Some(value),
+        };
+        self.core.apply(Offset(0), &record);
+        self.log.push(record);
+    }
+
+    /// Asks while the coordinator is loading: its soft state does not exist yet.
+    pub(crate) fn ask_loading(&mut self, command: Command) -> Response {
+        let to = self.new_reply();
+        let decision = self.core.decide(self.now, command, to, &mut self.ids);
+        assert_eq!(decision.records, []);
+        match decision.effects.into_iter().next() {
+            Some(Effect::Reply { response, .. }) => response,
+            other => panic!("{other:?} is no answer"),
+        }
+    }
+
     /// Loads the coordinator from its log again; markers and answers that were under way are lost.
     pub(crate) fn restart(&mut self) {
         self.epoch += 1;

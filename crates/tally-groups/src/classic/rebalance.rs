@@ -38,11 +38,10 @@ impl Group {
                 remaining_ms: timeout_ms.saturating_sub(delay_ms),
                 new_member_added: false,
             });
-            self.arm(now_ms + delay_ms);
-            if delay_ms == 0 {
-                self.complete_join(turn); // without a delay nobody is waited for, not even for a turn of the timers
-            }
-            return;
+            return match delay_ms {
+                0 => self.complete_join(turn), // nobody is waited for, not even for a turn of the timers
+                _ => self.arm(now_ms + delay_ms),
+            };
         }
         self.phase = Phase::Preparing {
             deadline_ms: now_ms + timeout_ms,

@@ -7,8 +7,7 @@
 //!
 //! Four rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
 //! request is read by [`crate::request::parse_api_versions`]; its response has the layout of 4. The requests of
-//! OffsetCommit 10 and OffsetFetch 10 are read by [`crate::request::decode_offset_commit`] and
-//! [`crate::request::decode_offset_fetch`]; their responses are the crate's.
+//! OffsetCommit 10 and OffsetFetch 10 are read by hand in [`crate::request::FromBody`]; their responses are the crate's.
 
 /// The `flexible_from` of an API that never became flexible.
 pub const NEVER: i16 = i16::MAX;

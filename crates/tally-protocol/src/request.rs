@@ -1,12 +1,12 @@
 //! Requests. Read by hand here: Produce and Fetch, because they are hot, and ApiVersions, because the codec crate does
-//! not know its version 5. All others go through [`decode`], [`decode_offset_commit`] and [`decode_offset_fetch`].
+//! not know its version 5. All others are read by [`FromBody`].
 //!
 //! Invariants: the records of a Produce are never copied, they are split off the frame; no count is trusted; unknown
 //! tagged fields are skipped, trailing bytes ignored (LR-154).
 
 mod by_crate;
 
-pub use by_crate::{decode, decode_offset_commit, decode_offset_fetch};
+pub use by_crate::FromBody;
 
 use crate::ids::{LeaderEpoch, Offset, TopicId};
 use crate::wire::{Malformed, Reader};

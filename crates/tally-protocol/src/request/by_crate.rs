@@ -3,7 +3,7 @@
 //! OffsetCommit and OffsetFetch 10 (topics by id) are read here by hand into the crate's own structures, because the
 //! crate knows their responses and fields but not those requests.
 
-use crate::api_table::{OFFSET_COMMIT, OFFSET_FETCH, lookup};
+use crate::api_table::{self, OFFSET_COMMIT, OFFSET_FETCH, lookup};
 use crate::schema::check_body;
 use crate::wire::{Malformed, Reader};
 use bytes::Bytes;
@@ -13,23 +13,81 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{self, GroupId, OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use uuid::Uuid;
 
-/// Reads the body of a request through the codec crate, under the crate's version of the layout
-/// ([`crate::api_table::Api::crate_version`]).
-///
-/// Not for Produce and Fetch, ApiVersions 5, OffsetCommit and OffsetFetch: those have functions of their own. Strings and
-/// bytes are slices of `body`: copy what outlives the request.
-pub fn decode<T: Decodable>(key: i16, version: i16, body: &Bytes) -> Result<T, Malformed> {
+/// A request whose body becomes one of the codec crate's structures: every API served but Produce, Fetch and ApiVersions.
+pub trait FromBody: Sized {
+    /// The API's key.
+    const KEY: i16;
+
+    /// Reads the body of a request of any served version, its lengths checked first. Strings and bytes are slices of
+    /// `body`: copy what outlives the request.
+    fn from_body(version: i16, body: &Bytes) -> Result<Self, Malformed>;
+}
+
+/// The requests that the crate reads in every served version.
+macro_rules! read_by_the_crate {
+    ($($key:ident => $request:ty),* $(,)?) => {$(
+        impl FromBody for $request {
+            const KEY: i16 = api_table::$key;
+
+            fn from_body(version: i16, body: &Bytes) -> Result<$request, Malformed> {
+                decode(api_table::$key, version, body)
+            }
+        }
+    )*};
+}
+
+read_by_the_crate! {
+    LIST_OFFSETS => messages::ListOffsetsRequest,
+    METADATA => messages::MetadataRequest,
+    FIND_COORDINATOR => messages::FindCoordinatorRequest,
+    JOIN_GROUP => messages::JoinGroupRequest,
+    HEARTBEAT => messages::HeartbeatRequest,
+    LEAVE_GROUP => messages::LeaveGroupRequest,
+    SYNC_GROUP => messages::SyncGroupRequest,
+    SASL_HANDSHAKE => messages::SaslHandshakeRequest,
+    CREATE_TOPICS => messages::CreateTopicsRequest,
+    DELETE_TOPICS => messages::DeleteTopicsRequest,
+    DELETE_RECORDS => messages::DeleteRecordsRequest,
+    INIT_PRODUCER_ID => messages::InitProducerIdRequest,
+    OFFSET_FOR_LEADER_EPOCH => messages::OffsetForLeaderEpochRequest,
+    ADD_PARTITIONS_TO_TXN => messages::AddPartitionsToTxnRequest,
+    ADD_OFFSETS_TO_TXN => messages::AddOffsetsToTxnRequest,
+    END_TXN => messages::EndTxnRequest,
+    TXN_OFFSET_COMMIT => messages::TxnOffsetCommitRequest,
+    DESCRIBE_CONFIGS => messages::DescribeConfigsRequest,
+    SASL_AUTHENTICATE => messages::SaslAuthenticateRequest,
+    DESCRIBE_CLUSTER => messages::DescribeClusterRequest,
+}
+
+impl FromBody for OffsetCommitRequest {
+    const KEY: i16 = OFFSET_COMMIT;
+
+    fn from_body(version: i16, body: &Bytes) -> Result<OffsetCommitRequest, Malformed> {
+        decode_offset_commit(version, body)
+    }
+}
+
+impl FromBody for OffsetFetchRequest {
+    const KEY: i16 = OFFSET_FETCH;
+
+    fn from_body(version: i16, body: &Bytes) -> Result<OffsetFetchRequest, Malformed> {
+        decode_offset_fetch(version, body)
+    }
+}
+
+/// Through the crate, under the crate's version of the layout ([`api_table::Api::crate_version`]).
+fn decode<T: Decodable>(key: i16, version: i16, body: &Bytes) -> Result<T, Malformed> {
     check_body(key, version, body)?;
     let api = lookup(key).ok_or(Malformed::UnknownVersion)?;
     T::decode(&mut body.clone(), api.crate_version(version)).map_err(|_| Malformed::Undecodable)
 }
 
 /// Reads an OffsetCommit request, versions 2 to 10.
-pub fn decode_offset_commit(version: i16, body: &Bytes) -> Result<OffsetCommitRequest, Malformed> {
+fn decode_offset_commit(version: i16, body: &Bytes) -> Result<OffsetCommitRequest, Malformed> {
     if version < 10 {
         return decode(OFFSET_COMMIT, version, body);
     }
@@ -60,7 +118,7 @@ pub fn decode_offset_commit(version: i16, body: &Bytes) -> Result<OffsetCommitRe
 }
 
 /// Reads an OffsetFetch request, versions 1 to 10.
-pub fn decode_offset_fetch(version: i16, body: &Bytes) -> Result<OffsetFetchRequest, Malformed> {
+fn decode_offset_fetch(version: i16, body: &Bytes) -> Result<OffsetFetchRequest, Malformed> {
     if version < 10 {
         return decode(OFFSET_FETCH, version, body);
     }

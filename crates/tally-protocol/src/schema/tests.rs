@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::api_table::{API_VERSIONS as API_VERSIONS_KEY, APIS, FETCH, PRODUCE};
-use crate::request::{decode_offset_commit, decode_offset_fetch};
+use crate::request::FromBody;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
@@ -465,8 +465,8 @@ fn default_request(key: i16, version: i16) -> Vec<u8> {
 fn decodes(key: i16, version: i16, body: &[u8]) -> bool {
     let mut body = Bytes::copy_from_slice(body);
     match (key, version) {
-        (api::OFFSET_COMMIT, 10) => return decode_offset_commit(version, &body).is_ok(),
-        (api::OFFSET_FETCH, 10) => return decode_offset_fetch(version, &body).is_ok(),
+        (api::OFFSET_COMMIT, 10) => return OffsetCommitRequest::from_body(version, &body).is_ok(),
+        (api::OFFSET_FETCH, 10) => return OffsetFetchRequest::from_body(version, &body).is_ok(),
         _ => {}
     }
     let version = version_for_the_crate(key, version);
@@ -549,7 +549,7 @@ fn sound_requests_pass_and_are_read_to_their_end() {
 #[test]
 fn offsets_by_topic_id_are_read_by_hand() {
     let body = Bytes::from(offset_commit_10());
-    let commit = decode_offset_commit(10, &body).unwrap();
+    let commit = OffsetCommitRequest::from_body(10, &body).unwrap();
     assert_eq!(commit.group_id, group());
     assert_eq!(commit.generation_id_or_member_epoch, 3);
     assert_eq!(
@@ -575,7 +575,7 @@ fn offsets_by_topic_id_are_read_by_hand() {
     );
 
     let body = Bytes::from(offset_fetch_10());
-    let fetch = decode_offset_fetch(10, &body).unwrap();
+    let fetch = OffsetFetchRequest::from_body(10, &body).unwrap();
     assert!(fetch.require_stable);
     assert_eq!(
         (&*fetch.groups[0].group_id.0, fetch.groups[0].member_epoch),

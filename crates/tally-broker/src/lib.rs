@@ -1,1 +1,14 @@
-//! Sockets, Kafka APIs, routing, metadata and configuration.
+//! The broker as a library: sockets, Kafka APIs, routing to shards, metadata, configuration.
+//!
+//! Requests become [`tally_shard::ShardMessage`]s, results become responses of the request's version. The rules of
+//! exactly-once are not here: this crate may refuse early, it never decides.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod broker;
+pub mod config;
+mod metadata;
+mod server;
+
+pub use broker::{Broker, StartError, StopError, Summary};

@@ -1,0 +1,422 @@
+//! The Kafka APIs: one file each, named after the API. A handler turns a request into commands and results into the
+//! response of the request's version; error codes are translated per version here and nowhere else.
+//!
+//! What can't be read, or is not served, closes the connection (api-matrix.md section 6); a field value that makes no
+//! sense is an error code in the body.
+
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
+mod api_versions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod end_txn;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+mod produce;
+mod sasl;
+mod sync_group;
+mod topics;
+mod transaction;
+mod txn_offset_commit;
+
+pub(crate) use init_producer_id::PlainProducerIds;
+
+use crate::config::{Address, BrokerConfig};
+use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
+use crate::server::shards::Shards;
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{
+    HeartbeatRequest, JoinGroupRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+    SyncGroupRequest,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tally_groups as groups;
+use tally_protocol::frame::{self, HeadError, RequestHead};
+use tally_protocol::ids::coordinator_partition;
+use tally_protocol::response::Piece;
+use tally_protocol::{ErrorCode, PartitionId, api_table, schema};
+use tally_shard::{ReplyTo, ShardMessage, ShardReply, WaiterId};
+use tally_storage::Slice;
+use tally_transactions as transactions;
+use tokio::sync::Notify;
+
+/// The topics that clients may not write to (P-8); the third is reserved for share groups.
+pub(crate) const INTERNAL_TOPICS: [&str; 3] =
+    [CONSUMER_OFFSETS, TRANSACTION_STATE, "__share_group_state"];
+
+/// What all handlers share.
+pub(crate) struct Node {
+    pub(crate) config: Arc<BrokerConfig>,
+    /// Where clients are told to find this broker.
+    pub(crate) advertised: Address,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) producer_ids: PlainProducerIds,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// How its parked fetches are found.
+    pub(crate) waiter: WaiterId,
+    pub(crate) bell: Arc<Notify>,
+    client_id: Option<Arc<str>>,
+}
+
+/// What goes back for a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Nothing: a Produce with acks=0.
+    Nothing,
+    /// A whole frame.
+    Frame(BytesMut),
+    /// A whole frame, the records in place.
+    Pieces(Vec<Piece<Slice>>),
+    /// No answer: the connection is closed, for the reason to be logged.
+    Close(String),
+}
+
+impl Client {
+    /// A connection that has not said who it is.
+    pub(crate) fn new(peer: SocketAddr, waiter: WaiterId, bell: Arc<Notify>) -> Client {
+        Client {
+            peer,
+            waiter,
+            bell,
+            client_id: None,
+        }
+    }
+
+    /// The client id of the last request; empty if there was none.
+    pub(crate) fn id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+impl Node {
+    /// The partition whose owner coordinates a transactional id (S-6).
+    pub(crate) fn transaction_partition(&self, transactional_id: &str) -> Option<PartitionId> {
+        self.coordinator(TRANSACTION_STATE, transactional_id)
+            .map(|(id, _)| id)
+    }
+
+    /// The partition whose owner coordinates a group, with its number.
+    pub(crate) fn group_partition(&self, group: &str) -> Option<(PartitionId, i32)> {
+        self.coordinator(CONSUMER_OFFSETS, group)
+    }
+
+    fn coordinator(&self, topic: &str, key: &str) -> Option<(PartitionId, i32)> {
+        let topic = self.metadata.topic(topic)?;
+        let index = coordinator_partition(key, topic.partition_count);
+        Some((
+            PartitionId {
+                topic: topic.id,
+                index,
+            },
+            index,
+        ))
+    }
+
+    /// Asks a transaction coordinator.
+    pub(crate) async fn transaction(
+        &self,
+        transactional_id: &str,
+        command: transactions::Command,
+    ) -> Result<transactions::Response, ErrorCode> {
+        let id = self
+            .transaction_partition(transactional_id)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        match self
+            .shards
+            .ask(id, |to| ShardMessage::Transaction { command, to })
+            .reply()
+            .await
+        {
+            Some(ShardReply::Transaction(response)) => response,
+            _ => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Asks the coordinator of a group; `size_bytes` bounds the records it may write.
+    pub(crate) async fn group(
+        &self,
+        group: &str,
+        command: groups::Command,
+        size_bytes: usize,
+    ) -> Result<groups::Response, ErrorCode> {
+        let (id, _) = self
+            .group_partition(group)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        match self
+            .shards
+            .ask(id, |to| ShardMessage::Group {
+                command,
+                size_bytes,
+                to,
+            })
+            .reply()
+            .await
+        {
+            Some(ShardReply::Group(response)) => response,
+            _ => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Asks the owner of a partition; `None` when the broker is stopping.
+    pub(crate) async fn ask(
+        &self,
+        id: PartitionId,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+    ) -> Option<ShardReply> {
+        self.shards.ask(id, message).reply().await
+    }
+}
+
+/// Answers one frame.
+pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: BytesMut) -> Answer {
+    let head = match RequestHead::parse(&frame) {
+        Ok(head) => head,
+        Err(HeadError::ApiVersionsVersion { correlation_id, .. }) => {
+            return api_versions::unsupported(correlation_id);
+        }
+        Err(error) => return Answer::Close(error.to_string()),
+    };
+    let limit = head
+        .api
+        .request_bytes_max(node.config.socket_request_max_bytes);
+    if frame.len() > limit {
+        return Answer::Close(format!(
+            "{} request of {} bytes, allowed are {limit}",
+            head.api.name,
+            frame.len()
+        ));
+    }
+    let client_id = head.client_id(&frame);
+    if client_id != client.client_id.as_deref() {
+        client.client_id = client_id.map(Arc::from);
+    }
+    let body = frame.split_off(head.body_at);
+    match head.api_key {
+        api_table::PRODUCE => return produce::answer(node, client, &head, body).await,
+        api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,
+        api_table::API_VERSIONS => return api_versions::answer(node, &head, &body),
+        _ => {}
+    }
+    if let Err(malformed) = schema::check_body(head.api_key, head.api_version, &body) {
+        return Answer::Close(format!(
+            "{} version {} request: {malformed}",
+            head.api.name, head.api_version
+        ));
+    }
+    dispatch(node, client, &head, body.freeze()).await
+}
+
+/// The APIs whose bodies the codec crate reads and writes.
+async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: Bytes) -> Answer {
+    match head.api_key {
+        api_table::JOIN_GROUP
+        | api_table::SYNC_GROUP
+        | api_table::HEARTBEAT
+        | api_table::LEAVE_GROUP
+        | api_table::OFFSET_COMMIT
+        | api_table::OFFSET_FETCH => groups(node, client, head, body).await,
+        api_table::INIT_PRODUCER_ID
+        | api_table::ADD_PARTITIONS_TO_TXN
+        | api_table::ADD_OFFSETS_TO_TXN
+        | api_table::END_TXN
+        | api_table::TXN_OFFSET_COMMIT => transactions(node, head, body).await,
+        api_table::CREATE_TOPICS
+        | api_table::DELETE_TOPICS
+        | api_table::DELETE_RECORDS
+        | api_table::DESCRIBE_CONFIGS
+        | api_table::DESCRIBE_CLUSTER => administration(node, head, body).await,
+        _ => reading(node, head, body).await,
+    }
+}
+
+/// Groups and their offsets.
+async fn groups(node: &Node, client: &Client, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::JOIN_GROUP => {
+            serve(head, body, async |q: JoinGroupRequest| {
+                join_group::handle(node, client, v, q).await
+            })
+            .await
+        }
+        api_table::SYNC_GROUP => {
+            serve(head, body, async |q: SyncGroupRequest| {
+                sync_group::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::HEARTBEAT => {
+            serve(head, body, async |q: HeartbeatRequest| {
+                heartbeat::handle(node, q).await
+            })
+            .await
+        }
+        api_table::LEAVE_GROUP => {
+            serve(head, body, async |q| leave_group::handle(node, v, q).await).await
+        }
+        api_table::OFFSET_COMMIT => {
+            serve(head, body, async |q| {
+                offset_commit::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::OFFSET_FETCH => {
+            serve(head, body, async |q| offset_fetch::handle(node, v, q).await).await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// Producer ids and transactions.
+async fn transactions(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::INIT_PRODUCER_ID => {
+            serve(head, body, async |q| {
+                init_producer_id::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::ADD_PARTITIONS_TO_TXN => {
+            serve(head, body, async |q| {
+                add_partitions_to_txn::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::ADD_OFFSETS_TO_TXN => {
+            serve(head, body, async |q| {
+                add_offsets_to_txn::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::END_TXN => serve(head, body, async |q| end_txn::handle(node, v, q).await).await,
+        api_table::TXN_OFFSET_COMMIT => {
+            serve(head, body, async |q| {
+                txn_offset_commit::handle(node, v, q).await
+            })
+            .await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// Topics, their records and settings.
+async fn administration(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::CREATE_TOPICS => {
+            serve(head, body, async |q| create_topics::handle(node, v, q)).await
+        }
+        api_table::DELETE_TOPICS => {
+            serve(head, body, async |q| delete_topics::handle(node, v, q)).await
+        }
+        api_table::DELETE_RECORDS => {
+            serve(head, body, async |q| delete_records::handle(node, q).await).await
+        }
+        api_table::DESCRIBE_CONFIGS => {
+            serve(head, body, async |q| describe_configs::handle(node, v, q)).await
+        }
+        api_table::DESCRIBE_CLUSTER => {
+            serve(head, body, async |q| describe_cluster::handle(node, v, q)).await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// What clients ask before and while they read and write.
+async fn reading(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::LIST_OFFSETS => {
+            serve(head, body, async |q| list_offsets::handle(node, v, q).await).await
+        }
+        api_table::METADATA => serve(head, body, async |q| metadata::handle(node, v, q)).await,
+        api_table::FIND_COORDINATOR => {
+            serve(head, body, async |q| find_coordinator::handle(node, v, &q)).await
+        }
+        api_table::OFFSET_FOR_LEADER_EPOCH => {
+            serve(head, body, async |q| {
+                offset_for_leader_epoch::handle(node, q).await
+            })
+            .await
+        }
+        api_table::SASL_HANDSHAKE => {
+            serve(head, body, async |_: SaslHandshakeRequest| {
+                sasl::handshake()
+            })
+            .await
+        }
+        api_table::SASL_AUTHENTICATE => {
+            serve(head, body, async |_: SaslAuthenticateRequest| {
+                sasl::authenticate()
+            })
+            .await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// A row of the table without a handler: a mistake of ours, found by the test that asks every API.
+fn no_handler(head: &RequestHead) -> Answer {
+    Answer::Close(format!("{} has no handler", head.api.name))
+}
+
+/// Decodes, handles, encodes.
+async fn serve<Q, R, H>(head: &RequestHead, mut body: Bytes, handle: H) -> Answer
+where
+    Q: Decodable,
+    R: Encodable + HeaderVersion,
+    H: AsyncFnOnce(Q) -> R,
+{
+    let request = match Q::decode(&mut body, head.api.crate_version(head.api_version)) {
+        Ok(request) => request,
+        Err(error) => {
+            return Answer::Close(format!(
+                "{} version {} request: {error}",
+                head.api.name, head.api_version
+            ));
+        }
+    };
+    let response = handle(request).await;
+    encode(head, &response)
+}
+
+/// A whole response frame.
+fn encode<R: Encodable + HeaderVersion>(head: &RequestHead, response: &R) -> Answer {
+    let version = head.api.crate_version(head.api_version);
+    let encoded = || -> anyhow::Result<BytesMut> {
+        let body_bytes = response.compute_size(version)?;
+        let mut frame =
+            frame::begin_response(head.api, head.api_version, head.correlation_id, body_bytes);
+        response.encode(&mut frame, version)?;
+        frame::finish_response(&mut frame);
+        Ok(frame)
+    };
+    match encoded() {
+        Ok(frame) => Answer::Frame(frame),
+        Err(error) => {
+            tracing::error!(api = head.api.name, version, %error, "response not encoded");
+            Answer::Close("a response of ours could not be encoded".to_owned())
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! ApiVersions (api-matrix.md 5.1): what is served, and the finalized features that switch clients to the new
+//! transaction flow.
+
+use crate::api::{Answer, Node};
+use bytes::{BufMut, BytesMut};
+use kafka_protocol::messages::ApiVersionsResponse;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use kafka_protocol::protocol::StrBytes;
+use tally_protocol::frame::RequestHead;
+use tally_protocol::request::parse_api_versions;
+use tally_protocol::{ErrorCode, api_table};
+
+/// Kafka 4.3.1's `metadata.version`: what web consoles print a Kafka version from.
+const METADATA_VERSION: i16 = 30;
+/// The highest `transaction.version`.
+const TRANSACTION_VERSION_MAX: i16 = 2;
+
+/// Answers an ApiVersions request of a served version.
+pub(crate) fn answer(node: &Node, head: &RequestHead, body: &[u8]) -> Answer {
+    let version = head.api_version;
+    let request = match parse_api_versions(version, body) {
+        Ok(request) => request,
+        Err(malformed) => {
+            return Answer::Close(format!(
+                "ApiVersions version {version} request: {malformed}"
+            ));
+        }
+    };
+    let mut response = ApiVersionsResponse::default();
+    if version >= 3
+        && !(is_software_word(&request.software_name)
+            && is_software_word(&request.software_version))
+    {
+        response.error_code = ErrorCode::InvalidRequest.code();
+        return super::encode(head, &response);
+    }
+    if request.cluster_id.as_deref().is_some_and(|id| {
+        id != node.metadata.cluster_id() || request.node_id != node.config.node_id
+    }) {
+        // KIP-1242: this address now belongs to somebody else.
+        response.error_code = ErrorCode::RebootstrapRequired.code();
+        return super::encode(head, &response);
+    }
+    response.api_keys = api_table::APIS
+        .iter()
+        .map(|api| {
+            ApiVersion::default()
+                .with_api_key(api.key)
+                .with_min_version(api.listed_min)
+                .with_max_version(api.max)
+        })
+        .collect();
+    if version >= 3 {
+        features(node, version, &mut response);
+    }
+    super::encode(head, &response)
+}
+
+/// The answer to a version that is not served: in the form of version 0, with the one row of ApiVersions itself.
+pub(crate) fn unsupported(correlation_id: i32) -> Answer {
+    let api = api_table::lookup(api_table::API_VERSIONS).expect("ApiVersions is in the table");
+    let mut frame = BytesMut::with_capacity(20);
+    frame.put_i32(16);
+    frame.put_i32(correlation_id);
+    frame.put_i16(ErrorCode::UnsupportedVersion.code());
+    frame.put_i32(1);
+    frame.put_i16(api.key);
+    frame.put_i16(api.listed_min);
+    frame.put_i16(api.max);
+    Answer::Frame(frame)
+}
+
+fn features(node: &Node, version: i16, response: &mut ApiVersionsResponse) {
+    let supported = [
+        ("metadata.version", METADATA_VERSION, METADATA_VERSION),
+        ("transaction.version", 0, TRANSACTION_VERSION_MAX),
+    ];
+    response.supported_features = supported
+        .into_iter()
+        // KAFKA-17492: clients before 3.9 can't read a supported feature whose minimum is 0.
+        .filter(|(_, min, _)| version >= 4 || *min > 0)
+        .map(|(name, min, max)| {
+            SupportedFeatureKey::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_min_version(min)
+                .with_max_version(max)
+        })
+        .collect();
+    let finalized = [
+        ("metadata.version", METADATA_VERSION),
+        ("transaction.version", node.config.transaction_version),
+    ];
+    response.finalized_features = finalized
+        .into_iter()
+        .filter(|(_, level)| *level > 0)
+        .map(|(name, level)| {
+            FinalizedFeatureKey::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_max_version_level(level)
+                .with_min_version_level(level)
+        })
+        .collect();
+    response.finalized_features_epoch = node.metadata.features_epoch();
+}
+
+/// Letters, digits, and dots and dashes inside (KIP-511).
+fn is_software_word(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    ends.iter()
+        .all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_words_follow_kip_511() {
+        for word in ["a", "apache-kafka-java", "4.3.1", "0"] {
+            assert!(is_software_word(word), "{word}");
+        }
+        for word in ["", "-", "a-", ".a", "a b", "ä"] {
+            assert!(!is_software_word(word), "{word}");
+        }
+    }
+}

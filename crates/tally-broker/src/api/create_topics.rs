@@ -1,0 +1,219 @@
+//! CreateTopics (log-and-fetch.md 11.2): each topic stands for itself.
+
+use crate::api::Node;
+use crate::api::topics::{self, text};
+use crate::config::{Overrides, TopicConfig, describe_topic};
+use crate::metadata::{NewTopic, Topic};
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tally_protocol::ErrorCode;
+use uuid::Uuid;
+
+/// New partitions of one request, at most.
+const NEW_PARTITIONS_MAX: i64 = 10_000;
+
+/// What goes wrong, with the sentence that says so.
+type Refusal = (ErrorCode, String);
+
+/// What a topic was or would be made as.
+struct Made {
+    partition_count: i32,
+    overrides: Overrides,
+    topic: Option<Arc<Topic>>,
+}
+
+pub(crate) fn handle(
+    node: &Node,
+    version: i16,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<&str> = request
+        .topics
+        .iter()
+        .map(|topic| topic.name.as_str())
+        .filter(|name| !seen.insert(*name))
+        .collect();
+    let partitions: i64 = request
+        .topics
+        .iter()
+        .map(|topic| i64::from(partition_count(node, topic).max(0)))
+        .sum();
+    let results = request
+        .topics
+        .iter()
+        .map(|topic| {
+            let outcome = if twice.contains(topic.name.as_str()) {
+                Err((
+                    ErrorCode::InvalidRequest,
+                    "the request names this topic twice".to_owned(),
+                ))
+            } else if partitions > NEW_PARTITIONS_MAX {
+                let message = format!(
+                    "{partitions} new partitions in one request, allowed are {NEW_PARTITIONS_MAX}"
+                );
+                Err((ErrorCode::PolicyViolation, message))
+            } else {
+                one(node, topic, request.validate_only)
+            };
+            result(node, version, topic, outcome)
+        })
+        .collect();
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+/// How many partitions the topic gets: its own number, its assignments', or the broker's default (LR-140).
+fn partition_count(node: &Node, topic: &CreatableTopic) -> i32 {
+    if !topic.assignments.is_empty() {
+        i32::try_from(topic.assignments.len()).unwrap_or(i32::MAX)
+    } else if topic.num_partitions == -1 {
+        node.config.num_partitions
+    } else {
+        topic.num_partitions
+    }
+}
+
+fn one(node: &Node, wanted: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
+    let name = wanted.name.as_str();
+    if name == "__cluster_metadata" {
+        return Err((ErrorCode::InvalidRequest, format!("{name} is reserved")));
+    }
+    node.metadata
+        .check_new_name(name)
+        .map_err(|error| (error.code(), error.to_string()))?;
+    let settings = wanted
+        .configs
+        .iter()
+        .map(|config| (config.name.as_str(), config.value.as_deref()));
+    let (_, overrides) = TopicConfig::parse(&node.config.values, settings)
+        .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+    let partition_count = partition_count(node, wanted);
+    if wanted.assignments.is_empty() {
+        check_counts(node, wanted, partition_count)?;
+    } else {
+        check_assignments(node, wanted)?;
+    }
+    if validate_only {
+        return Ok(Made {
+            partition_count,
+            overrides,
+            topic: None,
+        });
+    }
+    let new = NewTopic {
+        name: name.to_owned(),
+        partition_count,
+        overrides: overrides.clone(),
+    };
+    let topic = topics::create(node, new).map_err(|error| (error.code(), error.to_string()))?;
+    Ok(Made {
+        partition_count,
+        overrides,
+        topic: Some(topic),
+    })
+}
+
+fn check_counts(node: &Node, wanted: &CreatableTopic, partition_count: i32) -> Result<(), Refusal> {
+    if partition_count < 1 {
+        let message = format!(
+            "{} partitions asked; give 1 or more, or -1 for the broker's default",
+            wanted.num_partitions
+        );
+        return Err((ErrorCode::InvalidPartitions, message));
+    }
+    let replicas = wanted.replication_factor;
+    let refused = match replicas {
+        -1 | 1 => false,
+        2.. => !node.config.clamp_replication_factor,
+        _ => true,
+    };
+    if refused {
+        let message = format!(
+            "replication factor {replicas} asked, and there is 1 broker; give 1, or -1 for the broker's default"
+        );
+        return Err((ErrorCode::InvalidReplicationFactor, message));
+    }
+    Ok(())
+}
+
+fn check_assignments(node: &Node, wanted: &CreatableTopic) -> Result<(), Refusal> {
+    if wanted.num_partitions != -1 || wanted.replication_factor != -1 {
+        let message =
+            "with assignments the number of partitions and the replication factor must be -1";
+        return Err((ErrorCode::InvalidRequest, message.to_owned()));
+    }
+    let mut indexes: Vec<i32> = wanted
+        .assignments
+        .iter()
+        .map(|assignment| assignment.partition_index)
+        .collect();
+    indexes.sort_unstable();
+    let contiguous = indexes
+        .iter()
+        .zip(0..)
+        .all(|(index, expected)| *index == expected);
+    let on_me = wanted
+        .assignments
+        .iter()
+        .all(|assignment| matches!(assignment.broker_ids.as_slice(), [id] if id.0 == node.config.node_id));
+    if contiguous && on_me {
+        return Ok(());
+    }
+    let message = format!(
+        "assignments must name partitions 0, 1, ... once each, on broker {}",
+        node.config.node_id
+    );
+    Err((ErrorCode::InvalidReplicaAssignment, message))
+}
+
+fn result(
+    node: &Node,
+    version: i16,
+    wanted: &CreatableTopic,
+    outcome: Result<Made, Refusal>,
+) -> CreatableTopicResult {
+    let mut result = CreatableTopicResult::default();
+    result.name = wanted.name.clone();
+    match outcome {
+        Ok(made) => {
+            result.topic_id = made
+                .topic
+                .map_or(Uuid::nil(), |topic| Uuid::from_bytes(topic.id.0));
+            if version >= 5 {
+                result.num_partitions = made.partition_count;
+                result.replication_factor = 1;
+                result.configs = Some(configs(node, &made.overrides));
+            }
+        }
+        Err((code, message)) => {
+            result.error_code = code.code();
+            result.error_message = Some(text(&message));
+            if version >= 5 {
+                result.num_partitions = -1;
+                result.replication_factor = -1;
+                result.configs = None;
+            }
+        }
+    }
+    result
+}
+
+/// All effective settings, by name (LR-141).
+fn configs(node: &Node, overrides: &Overrides) -> Vec<CreatableTopicConfigs> {
+    describe_topic(&node.config, overrides)
+        .into_iter()
+        .map(|entry| {
+            CreatableTopicConfigs::default()
+                .with_name(text(&entry.name))
+                .with_value(entry.value.as_deref().map(text))
+                .with_read_only(entry.read_only)
+                .with_config_source(entry.source.code())
+                .with_is_sensitive(entry.sensitive)
+        })
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! DescribeCluster (LR-137).
+
+use crate::api::Node;
+use crate::api::topics::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, text};
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use tally_protocol::ErrorCode;
+
+/// Endpoint type: brokers.
+const BROKERS: i8 = 1;
+/// Endpoint type: controllers.
+const CONTROLLERS: i8 = 2;
+
+pub(crate) fn handle(
+    node: &Node,
+    version: i16,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let mut response = DescribeClusterResponse::default();
+    response.cluster_id = text(node.metadata.cluster_id());
+    response.controller_id = BrokerId(node.config.node_id);
+    response.cluster_authorized_operations = if request.include_cluster_authorized_operations {
+        CLUSTER_OPERATIONS
+    } else {
+        OPERATIONS_NOT_ASKED
+    };
+    if request.endpoint_type != BROKERS {
+        let (code, message) = match request.endpoint_type {
+            _ if version == 0 => (
+                ErrorCode::InvalidRequest,
+                "version 0 describes brokers only",
+            ),
+            CONTROLLERS => (
+                ErrorCode::MismatchedEndpointType,
+                "this is a broker's listener",
+            ),
+            _ => (
+                ErrorCode::UnsupportedEndpointType,
+                "endpoint types are 1 (brokers) and 2 (controllers)",
+            ),
+        };
+        response.error_code = code.code();
+        response.error_message = Some(text(message));
+        response.controller_id = BrokerId(-1);
+        return response;
+    }
+    response.brokers = vec![
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(node.config.node_id))
+            .with_host(text(&node.advertised.host))
+            .with_port(i32::from(node.advertised.port)),
+    ];
+    response
+}

@@ -1,0 +1,435 @@
+//! Produce (exactly-once.md 1.1): the checks P-1 to P-21 in their order, then the shard's (P-22 to P-24).
+//!
+//! Records stay the bytes of the frame: they are checked in place, stamped in place by the shard, and written from
+//! there. A partition that is refused never touches another one (P-25).
+
+use crate::api::transaction::{self, Participant};
+use crate::api::{Answer, Client, INTERNAL_TOPICS, Node};
+use crate::config::TimestampType;
+use crate::metadata::Topic;
+use bytes::BytesMut;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tally_producer_state::{Flow, Guard};
+use tally_protocol::frame::RequestHead;
+use tally_protocol::request::ProduceRequest;
+use tally_protocol::response::{
+    ProducePartitionResponse, ProduceResponse, ProduceTopicResponse, encode_produce,
+};
+use tally_protocol::validate::{self, Rejected, Rules};
+use tally_protocol::{
+    BatchError, BatchHeader, BatchView, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId,
+    batch,
+};
+use tally_shard::{AppendOutcome, ShardMessage, ShardReply};
+use tally_transactions::TopicPartition;
+
+/// The client id under which tools may write to internal topics (P-8).
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+/// The codec id of zstd.
+const ZSTD: i16 = 4;
+/// The highest codec id that exists.
+const CODEC_MAX: i16 = 4;
+
+/// One partition of the request on its way.
+struct Part {
+    /// Where its result goes: topic and partition of the request.
+    at: (usize, usize),
+    index: i32,
+    topic: Option<Arc<Topic>>,
+    id: Option<PartitionId>,
+    records: Option<BytesMut>,
+    header: Option<BatchHeader>,
+    guard: Option<Guard>,
+    refusal: Option<ProducePartitionResponse>,
+}
+
+impl Part {
+    fn refuse(&mut self, code: ErrorCode) {
+        self.refuse_because(code, None);
+    }
+
+    fn refuse_because(&mut self, code: ErrorCode, message: Option<&'static str>) {
+        if self.refusal.is_none() {
+            let mut refusal = ProducePartitionResponse::refusal(self.index, code);
+            refusal.error_message = message.map(Cow::Borrowed);
+            self.refusal = Some(refusal);
+        }
+    }
+
+    /// The header, if the partition is still in the running.
+    fn accepted(&self) -> Option<&BatchHeader> {
+        if self.refusal.is_some() {
+            None
+        } else {
+            self.header.as_ref()
+        }
+    }
+}
+
+/// Answers a Produce request.
+pub(crate) async fn answer(
+    node: &Node,
+    client: &Client,
+    head: &RequestHead,
+    body: BytesMut,
+) -> Answer {
+    let version = head.api_version;
+    let mut request = match ProduceRequest::parse(version, body) {
+        Ok(request) => request,
+        Err(malformed) => {
+            return Answer::Close(format!("Produce version {version} request: {malformed}"));
+        }
+    };
+    let acks = request.acks;
+    let mut parts = parts(node, &mut request);
+    let transactional_id = request.transactional_id.clone();
+    if parts.iter().any(is_transactional) && transactional_id.is_none() {
+        // P-1: whatever else is wrong with them.
+        for part in &mut parts {
+            part.refusal = None;
+            part.refuse(ErrorCode::TransactionalIdAuthorizationFailed);
+        }
+    } else {
+        for part in &mut parts {
+            check_place(version, part);
+        }
+        join_transaction(node, version, transactional_id, &mut parts).await;
+        for part in &mut parts {
+            check_batch(node, client, version, acks, part);
+        }
+    }
+    let results = append_all(node, parts).await;
+    if acks == 0 {
+        // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
+        return match results
+            .iter()
+            .find(|(_, result)| !result.error_code.is_none())
+        {
+            Some((_, result)) => Answer::Close(format!(
+                "Produce with acks=0 refused: {:?}",
+                result.error_code
+            )),
+            None => Answer::Nothing,
+        };
+    }
+    let response = ProduceResponse {
+        topics: group(request, results),
+        throttle_time_ms: 0,
+        node_endpoints: Vec::new(),
+    };
+    Answer::Frame(encode_produce(version, head.correlation_id, &response))
+}
+
+/// The partitions of the request. Of a partition that is named twice only the last counts (LR-23).
+fn parts(node: &Node, request: &mut ProduceRequest) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for (topic_at, topic) in request.topics.iter_mut().enumerate() {
+        let known = match &topic.name {
+            Some(name) => node.metadata.topic(name),
+            None => node.metadata.topic_by_id(topic.id),
+        };
+        for (partition_at, partition) in topic.partitions.iter_mut().enumerate() {
+            let id = known
+                .as_ref()
+                .and_then(|topic| topic.partition_id(partition.index));
+            let mut part = Part {
+                at: (topic_at, partition_at),
+                index: partition.index,
+                topic: known.clone(),
+                id,
+                records: partition.records.take(),
+                header: None,
+                guard: None,
+                refusal: None,
+            };
+            if known.is_none() && topic.name.is_none() {
+                part.refuse(ErrorCode::UnknownTopicId);
+            } else if id.is_none() {
+                part.refuse(ErrorCode::UnknownTopicOrPartition);
+            }
+            part.header = part
+                .records
+                .as_deref()
+                .and_then(|records| batch::parse_header(records).ok());
+            parts.push(part);
+        }
+    }
+    if parts.len() > 1 {
+        let mut seen = BTreeSet::new();
+        let mut last_only: Vec<Part> = parts
+            .into_iter()
+            .rev()
+            .filter(|part| part.id.is_none_or(|id| seen.insert(id)))
+            .collect();
+        last_only.reverse();
+        parts = last_only;
+    }
+    parts
+}
+
+fn is_transactional(part: &Part) -> bool {
+    part.header.is_some_and(|header| header.is_transactional())
+}
+
+/// P-3 and P-4.
+fn check_place(version: i16, part: &mut Part) {
+    if part.refusal.is_some() {
+        return;
+    }
+    let Some(records) = part.records.as_deref() else {
+        return part.refuse_because(
+            ErrorCode::InvalidRecord,
+            Some("the partition has no records"),
+        );
+    };
+    let view = match BatchView::parse(records) {
+        Ok(view) => view,
+        Err(BatchError::BadMagic(_)) => {
+            return part.refuse_because(
+                ErrorCode::InvalidRecord,
+                Some("only record format 2 is accepted"),
+            );
+        }
+        // P-12 where the length itself is wrong, P-3 where there is no complete batch.
+        Err(BatchError::BadLength | BatchError::BadCrc) => {
+            return part.refuse(ErrorCode::CorruptMessage);
+        }
+        Err(BatchError::Incomplete) => {
+            return part.refuse_because(
+                ErrorCode::InvalidRecord,
+                Some("the partition has no complete batch"),
+            );
+        }
+    };
+    let header = *view.header();
+    let size_bytes = view.bytes().len();
+    if (header.codec() == ZSTD && version < 7) || header.codec() > CODEC_MAX {
+        return part.refuse(ErrorCode::UnsupportedCompressionType);
+    }
+    if size_bytes != records.len() {
+        return part.refuse_because(
+            ErrorCode::InvalidRecord,
+            Some("a partition takes exactly one batch a request"),
+        );
+    }
+    part.header = Some(header);
+}
+
+/// P-5 and P-6: one transaction a request; its partitions join it or are verified.
+async fn join_transaction(
+    node: &Node,
+    version: i16,
+    transactional_id: Option<Arc<str>>,
+    parts: &mut [Part],
+) {
+    let mut pairs = parts
+        .iter()
+        .filter_map(Part::accepted)
+        .filter(|header| header.is_transactional());
+    let Some(first) = pairs.next() else { return };
+    let pair: (ProducerId, ProducerEpoch) = (first.producer_id, first.producer_epoch);
+    if pairs.any(|header| (header.producer_id, header.producer_epoch) != pair) {
+        for part in parts {
+            part.refusal = None;
+            part.refuse(ErrorCode::InvalidProducerIdMapping);
+        }
+        return;
+    }
+    let Some(transactional_id) = transactional_id else {
+        return;
+    };
+    let participant = Participant {
+        transactional_id,
+        producer_id: pair.0,
+        producer_epoch: pair.1,
+        flow: if version >= 12 { Flow::Tv2 } else { Flow::Tv1 },
+    };
+    let mut asking = Vec::new();
+    let mut names = Vec::new();
+    for (at, part) in parts.iter_mut().enumerate() {
+        let Some(header) = part
+            .accepted()
+            .filter(|header| header.is_transactional())
+            .copied()
+        else {
+            continue;
+        };
+        let (Some(id), Some(topic)) = (part.id, &part.topic) else {
+            continue;
+        };
+        match transaction::begin(node, id, &participant, header.base_sequence).await {
+            Ok(None) => {}
+            Ok(Some(guard)) => {
+                names.push(TopicPartition {
+                    topic: Arc::clone(&topic.name),
+                    partition: part.index,
+                });
+                asking.push(at);
+                part.guard = Some(guard);
+            }
+            Err(code) => part.refuse(translate(version, code)),
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    let codes = transaction::ask_coordinator(node, &participant, names).await;
+    for (at, code) in asking.into_iter().zip(codes) {
+        if !code.is_none() {
+            parts[at].refuse(translate(version, code));
+        }
+    }
+}
+
+/// V-3 and section 0.2: what a producer of this version can be told about its transaction.
+fn translate(version: i16, code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if version < 11 => ErrorCode::InvalidTxnState,
+        ErrorCode::ConcurrentTransactions if version < 12 => ErrorCode::NotEnoughReplicas,
+        ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
+        code => code,
+    }
+}
+
+/// P-7 to P-21.
+fn check_batch(node: &Node, client: &Client, version: i16, acks: i16, part: &mut Part) {
+    if part.refusal.is_some() {
+        return;
+    }
+    if !(-1..=1).contains(&acks) {
+        return part.refuse(ErrorCode::InvalidRequiredAcks);
+    }
+    let (Some(topic), Some(records)) = (part.topic.clone(), part.records.as_mut()) else {
+        return part.refuse(ErrorCode::UnknownServerError);
+    };
+    if INTERNAL_TOPICS.contains(&&*topic.name) && client.id() != ADMIN_CLIENT_ID {
+        return part.refuse(ErrorCode::InvalidTopicException);
+    }
+    let config = &topic.configs;
+    let rules = Rules {
+        request_version: version,
+        max_message_bytes: config.max_message_bytes,
+        compacted: config.cleanup_policy.compact,
+        timestamp_type: match config.message_timestamp_type {
+            TimestampType::CreateTime => validate::TimestampType::CreateTime,
+            TimestampType::LogAppendTime => validate::TimestampType::LogAppendTime,
+        },
+        before_max_ms: config.message_timestamp_before_max_ms,
+        after_max_ms: config.message_timestamp_after_max_ms,
+    };
+    let now = node.shards.now();
+    let checked = match BatchView::parse(records) {
+        Ok(view) => validate::check_client_batch(&view, &rules, now.wall_ms),
+        Err(_) => return part.refuse(ErrorCode::CorruptMessage),
+    };
+    if let Err(rejected) = checked {
+        part.refusal = Some(rejection(part.index, rejected));
+        return;
+    }
+    if records.len() > usize::try_from(config.segment_bytes).unwrap_or(usize::MAX) {
+        return part.refuse(ErrorCode::RecordListTooLarge);
+    }
+    if config.message_timestamp_type == TimestampType::LogAppendTime {
+        batch::stamp_log_append_time(records, now.wall_ms);
+    }
+}
+
+fn rejection(index: i32, rejected: Rejected) -> ProducePartitionResponse {
+    let mut response = ProducePartitionResponse::refusal(index, rejected.code);
+    response.record_errors = rejected.record_errors;
+    response.error_message = Some(rejected.message);
+    response
+}
+
+/// Hands every batch to its shard, in the request's order; one result each.
+async fn append_all(
+    node: &Node,
+    parts: Vec<Part>,
+) -> Vec<((usize, usize), ProducePartitionResponse)> {
+    let mut asked = Vec::with_capacity(parts.len());
+    for part in parts {
+        let outcome = match (part.refusal, part.id, part.records) {
+            (Some(refusal), _, _) => Err(refusal),
+            (None, Some(id), Some(batch)) => {
+                let guard = part.guard;
+                Ok(node
+                    .shards
+                    .ask(id, |to| ShardMessage::Append { batch, guard, to }))
+            }
+            (None, _, _) => Err(ProducePartitionResponse::refusal(
+                part.index,
+                ErrorCode::UnknownServerError,
+            )),
+        };
+        let log_append_time = part.topic.is_some_and(|topic| {
+            topic.configs.message_timestamp_type == TimestampType::LogAppendTime
+        });
+        asked.push((part.at, part.index, log_append_time, outcome));
+    }
+    let mut results = Vec::with_capacity(asked.len());
+    for (at, index, log_append_time, outcome) in asked {
+        let result = match outcome {
+            Err(refusal) => refusal,
+            Ok(asked) => match asked.reply().await {
+                Some(ShardReply::Append(Ok(appended))) => accepted(
+                    index,
+                    &appended,
+                    log_append_time.then(|| node.shards.now().wall_ms),
+                ),
+                Some(ShardReply::Append(Err(refusal))) => {
+                    let mut response = ProducePartitionResponse::refusal(index, refusal.code);
+                    response.log_start_offset = refusal.log_start;
+                    response
+                }
+                _ => ProducePartitionResponse::refusal(index, ErrorCode::NotLeaderOrFollower),
+            },
+        };
+        results.push((at, result));
+    }
+    results
+}
+
+/// P-30; P-32 for a duplicate.
+fn accepted(
+    index: i32,
+    appended: &AppendOutcome,
+    append_time_ms: Option<i64>,
+) -> ProducePartitionResponse {
+    let mut response = ProducePartitionResponse::refusal(index, ErrorCode::None);
+    response.base_offset = appended.base_offset;
+    response.log_start_offset = appended.log_start;
+    response.log_append_time_ms = match append_time_ms {
+        Some(time_ms) if appended.duplicate_timestamp_ms < 0 => time_ms,
+        _ => appended.duplicate_timestamp_ms,
+    };
+    debug_assert!(
+        response.base_offset > Offset::NONE,
+        "a success has an offset (B-18)"
+    );
+    response
+}
+
+/// Puts the results under their topics again.
+fn group(
+    request: ProduceRequest,
+    results: Vec<((usize, usize), ProducePartitionResponse)>,
+) -> Vec<ProduceTopicResponse> {
+    let mut topics: Vec<ProduceTopicResponse> = request
+        .topics
+        .into_iter()
+        .map(|topic| ProduceTopicResponse {
+            name: topic.name,
+            id: topic.id,
+            partitions: Vec::with_capacity(topic.partitions.len()),
+        })
+        .collect();
+    for ((topic_at, _), result) in results {
+        topics[topic_at].partitions.push(result);
+    }
+    topics
+}

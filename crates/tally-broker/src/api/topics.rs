@@ -1,0 +1,56 @@
+//! What the topic APIs share: creation and deletion carried through to the shards, and text in the codec's types.
+
+use crate::api::Node;
+use crate::broker::partition_settings;
+use crate::metadata::{CONSUMER_OFFSETS, CreateTopicError, DeleteTopicError, NewTopic, Topic};
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::protocol::StrBytes;
+use std::sync::Arc;
+use tally_shard::ShardMessage;
+
+/// "Everything is allowed" for a topic, as a bit field (LR-136).
+pub(crate) const TOPIC_OPERATIONS: i32 = 3576;
+/// The same for the cluster.
+pub(crate) const CLUSTER_OPERATIONS: i32 = 8096;
+/// "Not asked for".
+pub(crate) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// Text for the codec crate.
+pub(crate) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// A topic's name for the codec crate.
+pub(crate) fn topic_name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+/// Creates a topic; it can be used on return (LR-142).
+pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+    let topic = node.metadata.create_topic(new)?;
+    let settings = partition_settings(&topic);
+    for id in topic.partition_ids() {
+        if let Err(error) = node.shards.open(id, settings) {
+            tracing::error!(topic = %topic.name, partition = id.index, %error, "partition of a new topic not opened");
+        }
+    }
+    Ok(topic)
+}
+
+/// Deletes a topic: its data, and the offsets that groups have committed for it (GR-93).
+pub(crate) fn delete(node: &Node, name: &str) -> Result<Arc<Topic>, DeleteTopicError> {
+    let topic = node.metadata.delete_topic(name)?;
+    for id in topic.partition_ids() {
+        node.shards.tell(id, ShardMessage::Delete);
+    }
+    if let Some(offsets) = node.metadata.topic(CONSUMER_OFFSETS) {
+        for id in offsets.partition_ids() {
+            let message = ShardMessage::TopicDeleted {
+                topic: Arc::clone(&topic.name),
+                topic_id: topic.id,
+            };
+            node.shards.tell(id, message);
+        }
+    }
+    Ok(topic)
+}

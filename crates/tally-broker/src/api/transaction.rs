@@ -1,0 +1,118 @@
+//! What Produce and TxnOffsetCommit have in common: the coordinator's word before a partition takes part in a
+//! transaction (exactly-once.md 3.5).
+
+use crate::api::Node;
+use std::sync::Arc;
+use std::time::Duration;
+use tally_producer_state as producers;
+use tally_producer_state::{Guard, Verification};
+use tally_protocol::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, Sequence};
+use tally_shard::{ShardMessage, ShardReply};
+use tally_transactions as transactions;
+use tally_transactions::{Command, Response, TopicPartition};
+
+/// `add.partitions.to.txn.retry.backoff.ms` (V-4).
+const RETRY_BACKOFF: Duration = Duration::from_millis(20);
+/// `add.partitions.to.txn.retry.backoff.max.ms` over the one above (V-4).
+const RETRIES_MAX: u32 = 5;
+
+/// Who speaks, for which transaction, under which rules.
+#[derive(Debug, Clone)]
+pub(crate) struct Participant {
+    pub(crate) transactional_id: Arc<str>,
+    pub(crate) producer_id: ProducerId,
+    pub(crate) producer_epoch: ProducerEpoch,
+    /// Tv2 adds the partition to the transaction, Tv1 only asks whether it is in (V-2).
+    pub(crate) flow: producers::Flow,
+}
+
+/// First step: does the partition need the coordinator's word at all (V-1)?
+pub(crate) async fn begin(
+    node: &Node,
+    partition: PartitionId,
+    participant: &Participant,
+    base_sequence: Sequence,
+) -> Result<Option<Guard>, ErrorCode> {
+    let message = |to| ShardMessage::BeginVerification {
+        producer_id: participant.producer_id,
+        producer_epoch: participant.producer_epoch,
+        base_sequence,
+        flow: participant.flow,
+        to,
+    };
+    match node.ask(partition, message).await {
+        Some(ShardReply::Verification(Ok(Verification::NotNeeded))) => Ok(None),
+        Some(ShardReply::Verification(Ok(Verification::Needed(guard)))) => Ok(Some(guard)),
+        Some(ShardReply::Verification(Ok(Verification::Refuse(refusal)))) => Err(refusal.code()),
+        Some(ShardReply::Verification(Err(code))) => Err(code),
+        _ => Err(ErrorCode::NotLeaderOrFollower),
+    }
+}
+
+/// Second step: asks the coordinator about `partitions`; one code for each, those of the newest version.
+pub(crate) async fn ask_coordinator(
+    node: &Node,
+    participant: &Participant,
+    partitions: Vec<TopicPartition>,
+) -> Vec<ErrorCode> {
+    let count = partitions.len();
+    match participant.flow {
+        producers::Flow::Tv1 => verify(node, participant, partitions).await,
+        producers::Flow::Tv2 => vec![add(node, participant, partitions).await; count],
+    }
+}
+
+async fn verify(
+    node: &Node,
+    participant: &Participant,
+    partitions: Vec<TopicPartition>,
+) -> Vec<ErrorCode> {
+    let command = Command::VerifyPartitions {
+        transactional_id: Arc::clone(&participant.transactional_id),
+        producer_id: participant.producer_id,
+        producer_epoch: participant.producer_epoch,
+        partitions: partitions.clone(),
+    };
+    match node
+        .transaction(&participant.transactional_id, command)
+        .await
+    {
+        Ok(Response::VerifyPartitions(Ok(codes))) => partitions
+            .iter()
+            .map(|wanted| {
+                let found = codes.iter().find(|(partition, _)| partition == wanted);
+                found.map_or(ErrorCode::TransactionAbortable, |(_, code)| *code)
+            })
+            .collect(),
+        Ok(Response::VerifyPartitions(Err(code))) | Err(code) => vec![code; partitions.len()],
+        Ok(_) => vec![ErrorCode::UnknownServerError; partitions.len()],
+    }
+}
+
+async fn add(node: &Node, participant: &Participant, partitions: Vec<TopicPartition>) -> ErrorCode {
+    let mut code = ErrorCode::ConcurrentTransactions;
+    for attempt in 0..=RETRIES_MAX {
+        if attempt > 0 {
+            tokio::time::sleep(RETRY_BACKOFF).await;
+        }
+        let command = Command::AddPartitions {
+            transactional_id: Arc::clone(&participant.transactional_id),
+            producer_id: participant.producer_id,
+            producer_epoch: participant.producer_epoch,
+            partitions: partitions.clone(),
+            flow: transactions::Flow::Tv2,
+        };
+        code = match node
+            .transaction(&participant.transactional_id, command)
+            .await
+        {
+            Ok(Response::AddPartitions(code)) | Err(code) => code,
+            Ok(_) => ErrorCode::UnknownServerError,
+        };
+        // V-4: markers of the transaction before may still be on their way.
+        if code != ErrorCode::ConcurrentTransactions {
+            break;
+        }
+    }
+    code
+}

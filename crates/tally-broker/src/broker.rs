@@ -1,0 +1,301 @@
+//! The broker's life: open the data, recover, listen, stop.
+
+use crate::api::{Node, PlainProducerIds};
+use crate::config::BrokerConfig;
+use crate::metadata::{
+    CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
+};
+use crate::server::clock::Clock;
+use crate::server::shards::Shards;
+use crate::server::{http, listener};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tally_groups as groups;
+use tally_shard::{PartitionRole, PartitionSettings, Shard, ShardSettings};
+use tally_storage::{
+    DataDir, FileMetaStore, LogOptions, OpenDirError, SegmentJournal, StorageError,
+};
+use tally_transactions as transactions;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Shards for each processor: a few more than tasks can run at once, so that two rarely meet at one lock.
+const SHARDS_PER_CPU: usize = 4;
+
+/// Why the broker does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory can't be used.
+    #[error(transparent)]
+    DataDir(#[from] OpenDirError),
+    /// The metadata can't be read or written.
+    #[error("metadata: {0}")]
+    Metadata(String),
+    /// The log of a partition can't be opened.
+    #[error("partition {index} of topic {topic}: {source}")]
+    Partition {
+        /// The topic.
+        topic: String,
+        /// The partition's number.
+        index: i32,
+        /// What went wrong.
+        source: StorageError,
+    },
+    /// An address can't be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+/// Why the broker did not stop clean: the next start recovers as after a crash.
+#[derive(Debug, Error)]
+pub enum StopError {
+    /// A log could not be completed.
+    #[error(transparent)]
+    Log(#[from] StorageError),
+    /// The mark of a clean stop could not be written.
+    #[error("cannot mark the data directory as clean: {0}")]
+    Mark(#[from] std::io::Error),
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> StartError {
+        StartError::Metadata(error.to_string())
+    }
+}
+
+/// What there is to say about a broker that has started.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The broker's id.
+    pub node_id: i32,
+    /// Whether the data directory was empty before.
+    pub is_new: bool,
+    /// Where the data is.
+    pub data_dir: PathBuf,
+    /// Topics, the internal ones not counted.
+    pub topic_count: usize,
+    /// Whether the last broker on this data was stopped clean.
+    pub was_clean: bool,
+    /// Where health is served.
+    pub http: Option<SocketAddr>,
+}
+
+/// A running broker.
+pub struct Broker {
+    local_addr: SocketAddr,
+    summary: Summary,
+    shards: Arc<Shards>,
+    data_dir: Arc<DataDir>,
+    ready: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+}
+
+impl Broker {
+    /// Opens the data, recovers, and accepts connections. Needs a running tokio runtime.
+    pub async fn start(config: BrokerConfig) -> Result<Broker, StartError> {
+        let config = Arc::new(config);
+        // The port first: a second broker on the same port should not touch any data.
+        let listener = bind(&config.listen.to_string()).await?;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| listen_error(&config.listen.to_string(), source))?;
+        let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
+        let store = FileMetaStore::open(Arc::clone(&data_dir))
+            .map_err(|error| StartError::Metadata(error.to_string()))?;
+        let metadata = Arc::new(Metadata::open(
+            Box::new(store),
+            Arc::clone(&config),
+            system_random(),
+        )?);
+        let shards = Arc::new(new_shards(&config, &metadata, &data_dir));
+        open_partitions(&shards, &metadata)?;
+        shards.recovered();
+        let (stop, stopped) = watch::channel(false);
+        let ready = Arc::new(AtomicBool::new(false));
+        let http = match &config.http {
+            Some(address) => Some(serve_http(&address.to_string(), &ready, stopped.clone()).await?),
+            None => None,
+        };
+        for index in 0..shards.timer_count() {
+            tokio::spawn(Arc::clone(&shards).run_timer(index));
+        }
+        let node = Arc::new(Node {
+            advertised: config.advertised(local_addr),
+            config: Arc::clone(&config),
+            metadata: Arc::clone(&metadata),
+            shards: Arc::clone(&shards),
+            producer_ids: PlainProducerIds::default(),
+        });
+        tokio::spawn(listener::serve(node, listener, stopped));
+        ready.store(true, Ordering::Release);
+        let summary = Summary {
+            cluster_id: metadata.cluster_id().to_owned(),
+            node_id: config.node_id,
+            is_new: metadata.is_new(),
+            data_dir: config.data_dir.clone(),
+            topic_count: metadata
+                .topics()
+                .iter()
+                .filter(|topic| !topic.internal)
+                .count(),
+            was_clean: data_dir.was_clean(),
+            http,
+        };
+        Ok(Broker {
+            local_addr,
+            summary,
+            shards,
+            data_dir,
+            ready,
+            stop,
+        })
+    }
+
+    /// The address of the Kafka listener, with the port that was chosen when 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What there is to say about it.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Stops clean: no more requests, snapshots and segments written and synced, the mark for a quick start set.
+    /// Open transactions stay open; they outlive a restart.
+    pub async fn shutdown(self) -> Result<(), StopError> {
+        self.ready.store(false, Ordering::Release);
+        // Nobody may listen any more; then there is nobody to tell.
+        self.stop.send_replace(true);
+        let shards = Arc::clone(&self.shards);
+        let data_dir = Arc::clone(&self.data_dir);
+        let closed = tokio::task::spawn_blocking(move || {
+            shards.shutdown()?;
+            data_dir.mark_clean()?;
+            Ok(())
+        });
+        closed.await.expect("closing the journals does not panic")
+    }
+}
+
+async fn bind(address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| listen_error(address, source))
+}
+
+fn listen_error(address: &str, source: std::io::Error) -> StartError {
+    StartError::Listen {
+        address: address.to_owned(),
+        source,
+    }
+}
+
+async fn serve_http(
+    address: &str,
+    ready: &Arc<AtomicBool>,
+    stop: watch::Receiver<bool>,
+) -> Result<SocketAddr, StartError> {
+    let listener = bind(address).await?;
+    let local = listener
+        .local_addr()
+        .map_err(|source| listen_error(address, source))?;
+    tokio::spawn(http::serve(listener, Arc::clone(ready), stop));
+    Ok(local)
+}
+
+fn new_shards(
+    config: &Arc<BrokerConfig>,
+    metadata: &Arc<Metadata>,
+    data_dir: &Arc<DataDir>,
+) -> Shards {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = config.shards.unwrap_or(cpus * SHARDS_PER_CPU).max(1);
+    let mut random = system_random();
+    let shards = (0..count)
+        .map(|_| {
+            let mut seed = [0; 8];
+            random(&mut seed);
+            let settings = shard_settings(config, metadata, u64::from_ne_bytes(seed));
+            Shard::new(settings, SegmentJournal::new(Arc::clone(data_dir)))
+        })
+        .collect();
+    Shards::new(shards, Arc::clone(metadata), Clock::start())
+}
+
+fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> ShardSettings {
+    ShardSettings {
+        transactions: transactions::Settings {
+            transaction_max_timeout_ms: config.transaction_max_timeout_ms,
+            transactional_id_expiration_ms: config.transactional_id_expiration_ms,
+            abort_timed_out_interval_ms: config.transaction_abort_timed_out_interval_ms,
+            remove_expired_interval_ms: config.transaction_remove_expired_interval_ms,
+            transaction_version: config.transaction_version,
+        },
+        groups: groups::Settings {
+            min_session_timeout_ms: config.group_min_session_timeout_ms,
+            max_session_timeout_ms: config.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            max_size: config.group_max_size,
+            offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+            ..groups::Settings::default()
+        },
+        coordinator_epoch: metadata.coordinator_epoch(),
+        seed,
+        producer_id_expiration_ms: config.producer_id_expiration_ms,
+        producer_id_expiration_check_ms: config.producer_id_expiration_check_interval_ms,
+    }
+}
+
+/// Opens every partition of every topic.
+fn open_partitions(shards: &Shards, metadata: &Metadata) -> Result<(), StartError> {
+    for topic in metadata.topics() {
+        let settings = partition_settings(&topic);
+        for id in topic.partition_ids() {
+            shards
+                .open(id, settings)
+                .map_err(|source| StartError::Partition {
+                    topic: topic.name.to_string(),
+                    index: id.index,
+                    source,
+                })?;
+        }
+    }
+    Ok(())
+}
+
+/// How the partitions of a topic are opened.
+pub(crate) fn partition_settings(topic: &Topic) -> PartitionSettings {
+    let role = match &*topic.name {
+        CONSUMER_OFFSETS => PartitionRole::Groups,
+        TRANSACTION_STATE => PartitionRole::Transactions,
+        _ => PartitionRole::Data,
+    };
+    PartitionSettings {
+        role,
+        leader_epoch: topic.leader_epoch(),
+        log: log_options(topic),
+    }
+}
+
+fn log_options(topic: &Topic) -> LogOptions {
+    let configs = &topic.configs;
+    LogOptions {
+        segment_bytes: u32::try_from(configs.segment_bytes).unwrap_or(u32::MAX),
+        segment_ms: configs.segment_ms,
+        index_interval_bytes: u32::try_from(configs.index_interval_bytes).unwrap_or(u32::MAX),
+        ..LogOptions::default()
+    }
+}

@@ -1,0 +1,7 @@
+//! Everything that runs: the listener, the connections, the shards' driver, the clock and the health page.
+
+pub(crate) mod clock;
+pub(crate) mod connection;
+pub(crate) mod http;
+pub(crate) mod listener;
+pub(crate) mod shards;

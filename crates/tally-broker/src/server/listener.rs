@@ -1,0 +1,46 @@
+//! Accepts connections, up to a limit, until it is told to stop.
+
+use crate::api::Node;
+use crate::server::connection;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+/// Connections served at once: each costs a file descriptor and a buffer.
+const CONNECTIONS_MAX: usize = 100_000;
+/// What to wait after a failed accept (out of file descriptors, say): others have to close first.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
+
+/// Accepts until `stop` changes.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Numbered in accept order, from 1 (B-2).
+    let numbers = AtomicU64::new(1);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    tracing::warn!(%peer, limit = CONNECTIONS_MAX, "connection refused: too many connections");
+                    continue;
+                };
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                let node = Arc::clone(&node);
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    connection::serve(node, stream, peer, number, stop).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! How the shards are driven: a lock each, taken by the task that has a message, never across an `await` and never two
+//! together (so there is no lock order). What a shard has for other shards is carried by the same task after it has let
+//! go, until nothing is left: the markers of a transaction need no hand-over between threads.
+//!
+//! A reply that is not there at once is registered under the same lock, so none can be missed. Timers are one task a
+//! shard.
+
+use crate::metadata::Metadata;
+use crate::server::clock::Clock;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tally_producer_state::Marker;
+use tally_protocol::{ErrorCode, Now, PartitionId};
+use tally_shard::{
+    Outbox, Outgoing, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply, WaiterId,
+};
+use tally_storage::StorageError;
+use tally_transactions::MarkerSet;
+use tokio::sync::{Notify, oneshot};
+
+/// Producer ids given to a shard at a time (I-22).
+const PRODUCER_ID_BLOCK: u32 = 1000;
+/// A timer that has nothing to wait for.
+const NEVER: u64 = u64::MAX;
+
+/// All shards of this broker.
+pub(crate) struct Shards {
+    owners: Vec<Owner>,
+    metadata: Arc<Metadata>,
+    clock: Clock,
+    next_reply: AtomicU64,
+    waiters: Mutex<HashMap<u64, Arc<Notify>>>,
+    stopping: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Owner {
+    owned: Mutex<Owned>,
+    timer: Notify,
+    sleeping_until: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Owned {
+    shard: Shard,
+    callers: HashMap<u64, oneshot::Sender<ShardReply>>,
+}
+
+/// The answer to a message: there already, or to come.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Ready(ShardReply),
+    Later(oneshot::Receiver<ShardReply>),
+}
+
+impl Asked {
+    /// Waits for the reply; `None` when the broker is stopping.
+    pub(crate) async fn reply(self) -> Option<ShardReply> {
+        match self {
+            Asked::Ready(reply) => Some(reply),
+            Asked::Later(receiver) => receiver.await.ok(),
+        }
+    }
+}
+
+impl Shards {
+    /// Takes ownership of the shards; they have no partitions yet.
+    pub(crate) fn new(shards: Vec<Shard>, metadata: Arc<Metadata>, clock: Clock) -> Shards {
+        let owners = shards
+            .into_iter()
+            .map(|shard| Owner {
+                owned: Mutex::new(Owned {
+                    shard,
+                    callers: HashMap::new(),
+                }),
+                timer: Notify::new(),
+                sleeping_until: AtomicU64::new(NEVER),
+            })
+            .collect();
+        Shards {
+            owners,
+            metadata,
+            clock,
+            next_reply: AtomicU64::new(1),
+            waiters: Mutex::new(HashMap::new()),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The time of an event.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Opens a partition on its shard.
+    pub(crate) fn open(
+        &self,
+        id: PartitionId,
+        settings: PartitionSettings,
+    ) -> Result<(), StorageError> {
+        let mut outbox = Outbox::default();
+        lock(self.owner(id))
+            .shard
+            .open(self.now(), id, settings, &mut outbox)?;
+        for (partition, cut) in &outbox.cuts {
+            tracing::warn!(%partition, at = %cut.at, bytes = cut.bytes, reason = %cut.reason, "torn tail cut");
+        }
+        Ok(())
+    }
+
+    /// Once, after the last partition: producer ids for everybody, then what a crash may have swallowed (D-13).
+    pub(crate) fn recovered(&self) {
+        for index in 0..self.owners.len() {
+            self.supply_producer_ids(index);
+        }
+        for index in 0..self.owners.len() {
+            self.run(index, |shard, now, outbox| shard.recovered(now, outbox));
+        }
+    }
+
+    /// Hands a message to the owner of `id`.
+    pub(crate) fn ask(
+        &self,
+        id: PartitionId,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+    ) -> Asked {
+        let to = ReplyTo(self.next_reply.fetch_add(1, Ordering::Relaxed));
+        let message = message(to);
+        let index = self.index_of(id);
+        let mut outbox = Outbox::default();
+        let mut ready = None;
+        let mut later = None;
+        {
+            let owner = &self.owners[index];
+            let mut owned = lock(owner);
+            owned.shard.handle(self.now(), id, message, &mut outbox);
+            for (reply_to, reply) in outbox.replies.drain(..) {
+                if reply_to == to {
+                    ready = Some(reply);
+                } else {
+                    owned.answer(reply_to, reply);
+                }
+            }
+            if ready.is_none() {
+                let (sender, receiver) = oneshot::channel();
+                owned.callers.insert(to.0, sender);
+                later = Some(receiver);
+            }
+            owner.wake_timer(&owned);
+        }
+        self.carry(index, outbox);
+        match (ready, later) {
+            (Some(reply), _) => Asked::Ready(reply),
+            (None, Some(receiver)) => Asked::Later(receiver),
+            (None, None) => unreachable!("a reply is there or registered"),
+        }
+    }
+
+    /// Hands over a message that has no reply.
+    pub(crate) fn tell(&self, id: PartitionId, message: ShardMessage) {
+        let index = self.index_of(id);
+        self.run(index, |shard, now, outbox| {
+            shard.handle(now, id, message, outbox)
+        });
+    }
+
+    /// The bell of a connection's fetches: rings when one of them should look again.
+    pub(crate) fn register_waiter(&self, waiter: WaiterId) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        lock_plain(&self.waiters).insert(waiter.0, Arc::clone(&bell));
+        bell
+    }
+
+    /// Forgets the bell.
+    pub(crate) fn forget_waiter(&self, waiter: WaiterId) {
+        lock_plain(&self.waiters).remove(&waiter.0);
+    }
+
+    /// How many timers there are to run.
+    pub(crate) fn timer_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Does what is due on one shard, for as long as the broker runs.
+    pub(crate) async fn run_timer(self: Arc<Self>, index: usize) {
+        let owner = &self.owners[index];
+        loop {
+            let deadline = lock(owner).shard.next_deadline_ms().unwrap_or(NEVER);
+            owner.sleeping_until.store(deadline, Ordering::Release);
+            if deadline <= self.now().monotonic_ms {
+                self.run(index, |shard, now, outbox| shard.expire(now, outbox));
+                continue;
+            }
+            if deadline == NEVER {
+                owner.timer.notified().await;
+            } else {
+                let due = self.clock.instant_of(deadline);
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = owner.timer.notified() => {}
+                }
+            }
+        }
+    }
+
+    /// Stops answering and closes the journals. Everybody who still waits is let go.
+    pub(crate) fn shutdown(&self) -> Result<(), StorageError> {
+        self.stopping.store(true, Ordering::Release);
+        let mut result = Ok(());
+        for owner in &self.owners {
+            let mut owned = lock(owner);
+            owned.callers.clear();
+            result = result.and(owned.shard.shutdown());
+        }
+        result
+    }
+
+    /// Whether [`Shards::shutdown`] has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn index_of(&self, id: PartitionId) -> usize {
+        // N3: a fixed hash of (topic id, partition).
+        let mut topic = [0; 8];
+        topic.copy_from_slice(&id.topic.0[8..]);
+        let mixed = (u64::from_be_bytes(topic) ^ u64::from(id.index.unsigned_abs()))
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            >> 32;
+        tally_protocol::ids::to_usize(mixed) % self.owners.len()
+    }
+
+    fn owner(&self, id: PartitionId) -> &Owner {
+        &self.owners[self.index_of(id)]
+    }
+
+    /// One turn of a shard, and everything that follows from it.
+    fn run(&self, index: usize, turn: impl FnOnce(&mut Shard, Now, &mut Outbox)) {
+        let outbox = self.turn(index, turn);
+        self.carry(index, outbox);
+    }
+
+    /// One turn of a shard under its lock; replies are given out, the rest is returned.
+    fn turn(&self, index: usize, turn: impl FnOnce(&mut Shard, Now, &mut Outbox)) -> Outbox {
+        let mut outbox = Outbox::default();
+        let owner = &self.owners[index];
+        let mut owned = lock(owner);
+        turn(&mut owned.shard, self.now(), &mut outbox);
+        for (to, reply) in outbox.replies.drain(..) {
+            owned.answer(to, reply);
+        }
+        owner.wake_timer(&owned);
+        outbox
+    }
+
+    /// Carries what left shard `origin` to where it belongs, until nothing is left.
+    fn carry(&self, origin: usize, outbox: Outbox) {
+        if outbox.is_empty() {
+            return;
+        }
+        let mut queue = VecDeque::from([(origin, outbox)]);
+        while let Some((origin, outbox)) = queue.pop_front() {
+            self.wake(&outbox);
+            for message in outbox.messages {
+                match message {
+                    Outgoing::ToPartition(id, message) => {
+                        queue.push_back(self.deliver(id, message));
+                    }
+                    Outgoing::Markers { coordinator, set } => {
+                        queue.extend(self.send_markers(coordinator, set));
+                    }
+                    Outgoing::ProducerIds => self.supply_producer_ids(origin),
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, id: PartitionId, message: ShardMessage) -> (usize, Outbox) {
+        let index = self.index_of(id);
+        (
+            index,
+            self.turn(index, |shard, now, outbox| {
+                shard.handle(now, id, message, outbox)
+            }),
+        )
+    }
+
+    /// Sends each marker to its partition (N8). A partition that is gone is reported as such: it does not hold the
+    /// transaction up (E-8).
+    fn send_markers(&self, coordinator: PartitionId, set: MarkerSet) -> Vec<(usize, Outbox)> {
+        let marker = Marker {
+            producer_id: set.producer_id,
+            producer_epoch: set.producer_epoch,
+            coordinator_epoch: set.coordinator_epoch,
+            commit: set.commit,
+            transaction_version: set.transaction_version,
+        };
+        let mut turns = Vec::with_capacity(set.partitions.len());
+        let mut gone = Vec::new();
+        for name in set.partitions {
+            match self.metadata.partition_id(&name.topic, name.partition) {
+                Some(id) => {
+                    let transactional_id = Arc::clone(&set.transactional_id);
+                    let message = ShardMessage::AppendMarker {
+                        marker,
+                        coordinator,
+                        transactional_id,
+                        name,
+                    };
+                    turns.push(self.deliver(id, message));
+                }
+                None => gone.push((name, ErrorCode::UnknownTopicOrPartition)),
+            }
+        }
+        if !gone.is_empty() {
+            let message = ShardMessage::MarkersWritten {
+                transactional_id: set.transactional_id,
+                producer_id: set.producer_id,
+                producer_epoch: set.producer_epoch,
+                results: gone,
+            };
+            turns.push(self.deliver(coordinator, message));
+        }
+        turns
+    }
+
+    fn supply_producer_ids(&self, index: usize) {
+        match self.metadata.reserve_producer_ids(PRODUCER_ID_BLOCK) {
+            Ok(ids) => lock(&self.owners[index]).shard.supply_producer_ids(ids),
+            // I-22: while no block is available the coordinator answers 14.
+            Err(error) => tracing::error!(%error, "no producer ids reserved"),
+        }
+    }
+
+    fn wake(&self, outbox: &Outbox) {
+        if outbox.wakes.is_empty() {
+            return;
+        }
+        let waiters = lock_plain(&self.waiters);
+        for waiter in &outbox.wakes {
+            if let Some(bell) = waiters.get(&waiter.0) {
+                bell.notify_one();
+            }
+        }
+    }
+}
+
+impl Owner {
+    /// Tells the timer about a deadline that is earlier than the one it sleeps until.
+    fn wake_timer(&self, owned: &Owned) {
+        if let Some(deadline) = owned.shard.next_deadline_ms()
+            && deadline < self.sleeping_until.load(Ordering::Acquire)
+        {
+            self.timer.notify_one();
+        }
+    }
+}
+
+impl Owned {
+    /// Gives a reply to whoever waits for it; a connection that has gone does not any more.
+    fn answer(&mut self, to: ReplyTo, reply: ShardReply) {
+        if let Some(caller) = self.callers.remove(&to.0)
+            && caller.send(reply).is_err()
+        {
+            tracing::trace!(reply = to.0, "nobody waits for this reply");
+        }
+    }
+}
+
+fn lock(owner: &Owner) -> MutexGuard<'_, Owned> {
+    lock_plain(&owner.owned)
+}
+
+fn lock_plain<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("a broken invariant ends the process, so no lock is ever poisoned")
+}

@@ -12,6 +12,8 @@ from counts import Counts
 LATE_MINUTES = 15
 POLL_S = 0.2
 CALL_TIMEOUT_S = 60
+# A call of the transactional producer is made again after this long.
+TRANSACTION_CALL_S = 10
 
 
 class Fatal(Exception):
@@ -129,14 +131,18 @@ class Processor:
             for message in batch:
                 self._write(message, draft)
             if not self._options.offsets_first:
+                # All records first: librdkafka can lose a TxnOffsetCommit, and never return, when the connection that
+                # it shares with a Produce request is closed. Seen with Apache Kafka 4.3.1 too.
+                while self._producer.flush(TRANSACTION_CALL_S):
+                    log("retrying flush")
                 membership = self._consumer.consumer_group_metadata()
-                self._retrying(self._producer.send_offsets_to_transaction, offsets, membership)
+                self._retrying(self._producer.send_offsets_to_transaction, offsets, membership, TRANSACTION_CALL_S)
             if self._transaction % self._options.abort_every == 0:
                 self._producer.flush()  # so that the log really holds what nobody may see
                 self._abort()
                 print("aborted", flush=True)
                 return
-            self._retrying(self._producer.commit_transaction)
+            self._retrying(self._producer.commit_transaction, TRANSACTION_CALL_S)
         except KafkaException as error:
             if not error.args[0].txn_requires_abort():
                 raise
@@ -159,7 +165,7 @@ class Processor:
 
     def _abort(self):
         """Aborts and goes back to the committed offsets. What fails here ends the process: it must not go on from a guess."""
-        self._retrying(self._producer.abort_transaction)
+        self._retrying(self._producer.abort_transaction, TRANSACTION_CALL_S)
         positions = self._stable_offsets(self._consumer.assignment())
         for position in positions:
             self._consumer.seek(position)

@@ -132,8 +132,19 @@ impl Shard {
 
     /// Asks the coordinator on `id` what no client waits for.
     pub(super) fn ask_hosted(&mut self, now: Now, id: PartitionId, occasion: Occasion) {
+        // Room for a decision that will be empty would make files for every partition of the internal topics, and a
+        // partition without data has none: recovery writes nothing, and what has no records has none to forget.
+        let is_empty = self
+            .partitions
+            .get(&id)
+            .is_some_and(|partition| partition.log_end == Offset::ZERO);
+        let writes_nothing = match occasion {
+            Occasion::Recovered => true,
+            Occasion::TopicDeleted(_) => is_empty,
+            Occasion::Expire | Occasion::Markers(_) => false,
+        };
         // Without room the coordinator is not asked: it is asked again at its next deadline, or by the next marker.
-        let has_room = self.journal.reserve(id, DECISION_BYTES).is_ok();
+        let has_room = writes_nothing || self.journal.reserve(id, DECISION_BYTES).is_ok();
         let Some(partition) = self.partitions.get_mut(&id) else {
             return;
         };
@@ -141,6 +152,14 @@ impl Shard {
             tracing::warn!(partition = %id, "no room on the disk for the coordinator's log");
             self.deadlines.retain(|(_, other)| *other != id);
             self.deadlines.insert((now.monotonic_ms + 1000, id));
+            // It hears of written markers all the same, or it would wait for them for ever (D-7). What it decides is
+            // dropped here and decided again by its timer (S-2).
+            if let (Hosted::Transactions(core), Occasion::Markers(command)) =
+                (&mut partition.hosted, occasion)
+            {
+                let to = transactions::ReplyTo(0);
+                core.decide(now, command, to, &mut self.producer_ids);
+            }
             return;
         }
         match (&mut partition.hosted, occasion) {

@@ -216,7 +216,7 @@ proptest! {
 
     #[test]
     fn gr36_a_partition_has_one_owner_in_a_generation(
-        steps in prop::collection::vec((any::<u8>(), 0..6usize), 1..200),
+        steps in prop::collection::vec((any::<u8>(), 0..4usize), 1..300),
         delay in prop_oneof![Just(0), Just(500)],
     ) {
         let mut clients = Clients::new(delay);
@@ -245,6 +245,15 @@ struct Client {
     /// The members, if it leads.
     members: Vec<Arc<str>>,
     waits: Option<Asked>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Join,
+    Sync,
+    Poll,
 }
 
 const PARTITIONS: u8 = 4;
@@ -256,7 +265,7 @@ impl Clients {
                 initial_rebalance_delay_ms,
                 ..crate::world::settings()
             }),
-            clients: vec![Client::default(); 6],
+            clients: vec![Client::default(); 4],
             made: 0,
             owners: BTreeMap::new(),
             generation: 0,
@@ -269,30 +278,43 @@ impl Clients {
 
     fn step(&mut self, what: u8, who: usize) {
         self.collect(who);
-        match what % 16 {
-            0..=3 => self.join(who),
-            4..=8 => self.sync(who),
-            9 => {
-                let member_id = self.clients[who].member_id.clone();
-                self.world
-                    .heartbeat(&member_id, self.clients[who].generation);
-            }
-            10 => {
+        match what % 32 {
+            0..=19 => self.go_on(who),
+            20 => self.join(who),
+            21..=23 => self.sync(who),
+            24..=25 => self.commit(who),
+            26 => {
                 let member_id = self.clients[who].member_id.clone();
                 self.world.leave(vec![leaving(&member_id)]);
             }
-            11 => self.clients[who] = Client::default(),
-            12 => {
+            27 => self.clients[who] = Client::default(),
+            28 => {
                 for client in &mut self.clients {
                     client.waits = None;
                 }
                 self.world.restart();
             }
-            13 => self.commit(who),
             _ => self.world.advance(u64::from(what) * 40),
         }
         for who in 0..self.clients.len() {
             self.collect(who);
+        }
+    }
+
+    /// What a client does that behaves.
+    fn go_on(&mut self, who: usize) {
+        let client = self.clients[who].clone();
+        if client.waits.is_some() {
+            return;
+        }
+        match client.phase {
+            Phase::Join => self.join(who),
+            Phase::Sync => self.sync(who),
+            Phase::Poll => match self.world.heartbeat(&client.member_id, client.generation) {
+                0 => {}
+                27 => self.clients[who].phase = Phase::Join,
+                _ => self.clients[who] = Client::default(),
+            },
         }
     }
 
@@ -381,6 +403,7 @@ impl Clients {
         match response {
             Response::Join(response) if response.error.is_none() => {
                 let client = &mut self.clients[who];
+                client.phase = Phase::Sync;
                 client.member_id = response.member_id;
                 client.generation = response.generation;
                 let ids = response.members.into_iter().map(|m| m.member_id);
@@ -396,9 +419,11 @@ impl Clients {
                 }
             }
             Response::Sync(response) if response.error.is_none() => {
+                self.clients[who].phase = Phase::Poll;
                 self.owned(who, &response.assignment);
             }
             Response::Sync(response) => {
+                self.clients[who].phase = Phase::Join;
                 if response.error != ErrorCode::RebalanceInProgress {
                     self.clients[who] = Client::default();
                 }

@@ -39,6 +39,10 @@ class Processor:
             "transaction.timeout.ms": 20000,
             "linger.ms": 2,
             "reconnect.backoff.max.ms": 500,
+            # The default, rebootstrap, forgets the brokers when the last connection is lost and knows them anew afterwards, but
+            # sending offsets goes on waiting, without end, for the coordinator's forgotten one (librdkafka 2.16.0, with Apache
+            # Kafka 4.3.1 as well). Nothing is lost here: the bootstrap address is the broker's.
+            "metadata.recovery.strategy": "none",
         })
         self._consumer = Consumer({
             "bootstrap.servers": options.bootstrap,

@@ -1,0 +1,305 @@
+//! `tally serve` as programs and people meet it: flags, exit codes, first screen, port file, signals, health.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tally_testkit::waiting::wait_for;
+
+fn tally() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
+    command
+        .arg("serve")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// A broker on a free port, ready, on data in `dir`.
+struct Served {
+    child: Option<Child>,
+    address: SocketAddr,
+}
+
+impl Served {
+    #[track_caller]
+    fn start(dir: &Path, arguments: &[&str]) -> Served {
+        let port_file = dir.join("port");
+        std::fs::write(&port_file, "left by an earlier run").expect("a file of ours");
+        let mut child = tally()
+            .arg("--data")
+            .arg(dir.join("data"))
+            .arg("--port-file")
+            .arg(&port_file)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("tally can be run");
+        let address = wait_for("the port file", || {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                panic!("tally ended: {status}");
+            }
+            std::fs::read_to_string(&port_file)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+        });
+        Served {
+            child: Some(child),
+            address,
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("it runs"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a child of ours");
+    }
+
+    /// The first line of the first screen that holds `text`. What was read is not there for [`Served::ended`].
+    #[track_caller]
+    fn line_with(&mut self, text: &str) -> String {
+        let child = self.child.as_mut().expect("it runs");
+        let screen = BufReader::new(child.stdout.as_mut().expect("piped"));
+        screen
+            .lines()
+            .map(|line| line.expect("text"))
+            .find(|line| line.contains(text))
+            .expect("a line of the first screen")
+    }
+
+    /// Waits for the end: how it ended, and what it said on both outputs.
+    #[track_caller]
+    fn ended(mut self) -> (ExitStatus, String, String) {
+        let mut child = self.child.take().expect("it runs");
+        let status = wait_for("the end of tally", || {
+            child.try_wait().expect("a child of ours")
+        });
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let mut output = child.stdout.take().expect("piped");
+        output.read_to_string(&mut stdout).expect("text");
+        let mut errors = child.stderr.take().expect("piped");
+        errors.read_to_string(&mut stderr).expect("text");
+        (status, stdout, stderr)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _gone = child.kill().is_err() || child.wait().is_err();
+        }
+    }
+}
+
+fn new_dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// What `tally` with these arguments says when it refuses to start: code 2, nothing on standard output.
+#[track_caller]
+fn refusal(arguments: &[&str]) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = tally().args(arguments).output().expect("tally can be run");
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stdout.is_empty(), "{stdout:?}");
+    stderr
+}
+
+#[track_caller]
+fn check_refused(arguments: &[&str], expected: &str) {
+    let stderr = refusal(arguments);
+    assert!(stderr.contains(expected), "{stderr}");
+}
+
+#[test]
+fn bad_flags_and_properties_are_refused() {
+    check_refused(&["--port", "9092"], "unexpected argument '--port'");
+    check_refused(&["--set", "num.partitions"], "must be KEY=VALUE");
+    check_refused(
+        &["--set", "num.partition=3"],
+        "tally: num.partition: unknown property. Did you mean num.partitions?",
+    );
+    check_refused(
+        &["--listen", "9092"],
+        "tally: listeners=9092: must be HOST:PORT (--listen)",
+    );
+    check_refused(
+        &["--durability", "commit"],
+        "tally: tally.durability=commit: only os is built yet (--durability)",
+    );
+    check_refused(
+        &["--node-id", "x"],
+        "tally: node.id=x: must be a whole number (--node-id)",
+    );
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_used_is_refused() {
+    let dir = new_dir();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").expect("a file of ours");
+    let data = file.join("data");
+    let data = data.to_str().expect("text");
+    check_refused(&["--listen", ":0", "--data", data], data);
+}
+
+#[test]
+fn a_taken_port_names_who_has_it() {
+    let dir = new_dir();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let data = dir.path().join("data");
+    let stderr = refusal(&[
+        "--listen",
+        &address.to_string(),
+        "--data",
+        data.to_str().expect("text"),
+    ]);
+    let expected = format!(
+        "tally: port {} is taken by pid {} (",
+        address.port(),
+        std::process::id()
+    );
+    assert!(stderr.contains(&expected), "{stderr}");
+    assert!(stderr.contains("Use --listen :"), "{stderr}");
+    assert!(!data.exists(), "nothing is touched before the port is had");
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() {
+    let dir = new_dir();
+    let first = Served::start(dir.path(), &[]);
+    let data = dir.path().join("data");
+    let expected = format!("is in use by process {}", first.pid().as_raw_nonzero());
+    check_refused(
+        &["--listen", ":0", "--data", data.to_str().expect("text")],
+        &expected,
+    );
+}
+
+#[test]
+fn the_data_of_another_node_is_refused() {
+    let dir = new_dir();
+    let first = Served::start(dir.path(), &["--set", "broker.id=7"]);
+    first.signal(Signal::TERM);
+    assert!(first.ended().0.success());
+    let data = dir.path().join("data");
+    check_refused(
+        &["--listen", ":0", "--data", data.to_str().expect("text")],
+        "this data belongs to node 7, but node.id is 1",
+    );
+}
+
+#[test]
+fn the_first_screen_says_how_the_data_was_left() {
+    let dir = new_dir();
+    let new = Served::start(dir.path(), &[]);
+    let listener = format!("PLAINTEXT {}", new.address);
+    new.signal(Signal::TERM);
+    let (status, screen, log) = new.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    for expected in [
+        "node 1  cluster ",
+        "data  (new)",
+        "os: survives kill -9, not power loss",
+        &listener,
+        "auto-create on (1 partition)",
+        "stop with Ctrl-C\nstopped clean\n",
+    ] {
+        assert!(screen.contains(expected), "{expected} is not in {screen}");
+    }
+    assert!(
+        log.contains("Transitioning from RECOVERY to RUNNING"),
+        "{log}"
+    );
+
+    let again = Served::start(dir.path(), &[]);
+    again.signal(Signal::KILL);
+    let (status, screen, _) = again.ended();
+    assert_eq!(status.code(), None);
+    assert!(screen.contains("(existing, was stopped clean)"), "{screen}");
+
+    let recovered = Served::start(dir.path(), &[]);
+    recovered.signal(Signal::INT);
+    let (status, screen, _) = recovered.ended();
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        screen.contains("(existing, recovered after a crash)"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_said_at_start() {
+    let dir = new_dir();
+    let arguments = [
+        "--set",
+        "log.retention.hours=1",
+        "--set",
+        "num.io.threads=8",
+    ];
+    let served = Served::start(dir.path(), &arguments);
+    served.signal(Signal::TERM);
+    let (_, _, log) = served.ended();
+    for expected in [
+        "1 property is known but does nothing yet (log.retention.hours)",
+        "1 property has no meaning here (num.io.threads)",
+    ] {
+        assert!(log.contains(expected), "{log}");
+    }
+}
+
+#[test]
+fn it_ends_with_its_parent_when_asked_to() {
+    let dir = new_dir();
+    let mut served = Served::start(dir.path(), &["--exit-with-parent"]);
+    drop(served.child.as_mut().and_then(|child| child.stdin.take()));
+    let (status, screen, log) = served.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(screen.ends_with("stopped clean\n"), "{screen}");
+}
+
+#[test]
+fn health_is_served_when_asked_for() {
+    let dir = new_dir();
+    let mut served = Served::start(dir.path(), &["--http", "127.0.0.1:0"]);
+    let line = served.line_with("http://");
+    let http = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .expect("an address");
+    let mut stream = TcpStream::connect(http).expect("it is served");
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\n\r\n")
+        .expect("a connection");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a connection");
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("ready\n"), "{response}");
+}
+
+#[test]
+fn a_broker_without_topics_keeps_no_logs() {
+    let dir = new_dir();
+    let served = Served::start(dir.path(), &[]);
+    served.signal(Signal::TERM);
+    assert!(served.ended().0.success());
+    let topics = dir.path().join("data/topics");
+    let left = std::fs::read_dir(&topics).map_or(0, Iterator::count);
+    assert_eq!(
+        left, 0,
+        "the partitions of the internal topics cost nothing"
+    );
+}

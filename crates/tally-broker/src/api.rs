@@ -41,14 +41,15 @@ use kafka_protocol::messages::{
     HeartbeatRequest, JoinGroupRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
     SyncGroupRequest,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tally_groups as groups;
 use tally_protocol::frame::{self, HeadError, RequestHead};
 use tally_protocol::ids::coordinator_partition;
+use tally_protocol::request::FromBody;
 use tally_protocol::response::Piece;
-use tally_protocol::{ErrorCode, PartitionId, api_table, schema};
+use tally_protocol::{ErrorCode, PartitionId, api_table};
 use tally_shard::{ReplyTo, ShardMessage, ShardReply, WaiterId};
 use tally_storage::Slice;
 use tally_transactions as transactions;
@@ -217,12 +218,6 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         api_table::API_VERSIONS => return api_versions::answer(node, &head, &body),
         _ => {}
     }
-    if let Err(malformed) = schema::check_body(head.api_key, head.api_version, &body) {
-        return Answer::Close(format!(
-            "{} version {} request: {malformed}",
-            head.api.name, head.api_version
-        ));
-    }
     dispatch(node, client, &head, body.freeze()).await
 }
 
@@ -382,13 +377,13 @@ fn no_handler(head: &RequestHead) -> Answer {
 }
 
 /// Decodes, handles, encodes.
-async fn serve<Q, R, H>(head: &RequestHead, mut body: Bytes, handle: H) -> Answer
+async fn serve<Q, R, H>(head: &RequestHead, body: Bytes, handle: H) -> Answer
 where
-    Q: Decodable,
+    Q: FromBody,
     R: Encodable + HeaderVersion,
     H: AsyncFnOnce(Q) -> R,
 {
-    let request = match Q::decode(&mut body, head.api.crate_version(head.api_version)) {
+    let request = match Q::from_body(head.api_version, &body) {
         Ok(request) => request,
         Err(error) => {
             return Answer::Close(format!(

@@ -8,7 +8,6 @@ use crate::api::{Answer, Client, INTERNAL_TOPICS, Node};
 use crate::config::TimestampType;
 use crate::metadata::Topic;
 use bytes::BytesMut;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_producer_state::{Flow, Guard};
@@ -19,18 +18,13 @@ use tally_protocol::response::{
 };
 use tally_protocol::validate::{self, Rejected, Rules};
 use tally_protocol::{
-    BatchError, BatchHeader, BatchView, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId,
-    batch,
+    BatchHeader, BatchView, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, batch,
 };
 use tally_shard::{AppendOutcome, ShardMessage, ShardReply};
 use tally_transactions::TopicPartition;
 
 /// The client id under which tools may write to internal topics (P-8).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
-/// The codec id of zstd.
-const ZSTD: i16 = 4;
-/// The highest codec id that exists.
-const CODEC_MAX: i16 = 4;
 
 /// One partition of the request on its way.
 struct Part {
@@ -46,15 +40,10 @@ struct Part {
 }
 
 impl Part {
+    /// The first refusal counts.
     fn refuse(&mut self, code: ErrorCode) {
-        self.refuse_because(code, None);
-    }
-
-    fn refuse_because(&mut self, code: ErrorCode, message: Option<&'static str>) {
         if self.refusal.is_none() {
-            let mut refusal = ProducePartitionResponse::refusal(self.index, code);
-            refusal.error_message = message.map(Cow::Borrowed);
-            self.refusal = Some(refusal);
+            self.refusal = Some(ProducePartitionResponse::refusal(self.index, code));
         }
     }
 
@@ -173,48 +162,21 @@ fn is_transactional(part: &Part) -> bool {
     part.header.is_some_and(|header| header.is_transactional())
 }
 
-/// P-3 and P-4.
+/// P-3 and P-4. What follows the batch is ignored where Kafka ignores it.
 fn check_place(version: i16, part: &mut Part) {
     if part.refusal.is_some() {
         return;
     }
-    let Some(records) = part.records.as_deref() else {
-        return part.refuse_because(
-            ErrorCode::InvalidRecord,
-            Some("the partition has no records"),
-        );
-    };
-    let view = match BatchView::parse(records) {
-        Ok(view) => view,
-        Err(BatchError::BadMagic(_)) => {
-            return part.refuse_because(
-                ErrorCode::InvalidRecord,
-                Some("only record format 2 is accepted"),
-            );
+    match validate::only_batch(part.records.as_deref(), version) {
+        Ok(view) => {
+            let header = *view.header();
+            part.header = Some(header);
+            if let Some(records) = &mut part.records {
+                records.truncate(header.size_bytes());
+            }
         }
-        // P-12 where the length itself is wrong, P-3 where there is no complete batch.
-        Err(BatchError::BadLength | BatchError::BadCrc) => {
-            return part.refuse(ErrorCode::CorruptMessage);
-        }
-        Err(BatchError::Incomplete) => {
-            return part.refuse_because(
-                ErrorCode::InvalidRecord,
-                Some("the partition has no complete batch"),
-            );
-        }
-    };
-    let header = *view.header();
-    let size_bytes = view.bytes().len();
-    if (header.codec() == ZSTD && version < 7) || header.codec() > CODEC_MAX {
-        return part.refuse(ErrorCode::UnsupportedCompressionType);
+        Err(rejected) => part.refusal = Some(rejection(part.index, rejected)),
     }
-    if size_bytes != records.len() {
-        return part.refuse_because(
-            ErrorCode::InvalidRecord,
-            Some("a partition takes exactly one batch a request"),
-        );
-    }
-    part.header = Some(header);
 }
 
 /// P-5 and P-6: one transaction a request; its partitions join it or are verified.
@@ -327,15 +289,20 @@ fn check_batch(node: &Node, client: &Client, version: i16, acks: i16, part: &mut
         Ok(view) => validate::check_client_batch(&view, &rules, now.wall_ms),
         Err(_) => return part.refuse(ErrorCode::CorruptMessage),
     };
-    if let Err(rejected) = checked {
-        part.refusal = Some(rejection(part.index, rejected));
-        return;
-    }
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(rejected) => {
+            part.refusal = Some(rejection(part.index, rejected));
+            return;
+        }
+    };
     if records.len() > usize::try_from(config.segment_bytes).unwrap_or(usize::MAX) {
         return part.refuse(ErrorCode::RecordListTooLarge);
     }
     if config.message_timestamp_type == TimestampType::LogAppendTime {
         batch::stamp_log_append_time(records, now.wall_ms);
+    } else if checked.restamp {
+        batch::stamp_create_time(records, checked.max_timestamp);
     }
 }
 

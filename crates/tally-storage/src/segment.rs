@@ -5,7 +5,7 @@
 
 use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::DataDir;
-use crate::disk::{self, SegmentFile, Sync};
+use crate::disk::{self, SegmentFile};
 use crate::error::{StorageError, failed};
 use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, TimeIndex, relative};
 use crate::mmap::{Mapping, Slice};
@@ -13,7 +13,7 @@ use crate::partition::LogOptions;
 use crate::recovery::{self, Walk};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tally_protocol::batch::{self, BatchHeader, HEADER_BYTES};
 use tally_protocol::ids::{to_u64, to_usize};
@@ -326,12 +326,8 @@ impl Segment {
     fn write_indexes(&self, walk: &Walk, place: Place<'_>) -> Result<Indexes, StorageError> {
         let offsets = place.file(self.base, INDEX);
         let times = place.file(self.base, TIME_INDEX);
-        // The old ones go first, so that this needs no more space than there was: a start must not fail on a full disk.
-        for path in [&offsets, &times] {
-            disk::remove_if_present(path).map_err(failed("remove", path))?;
-        }
-        disk::replace(&offsets, &walk.offsets, Sync::No).map_err(failed("write", &offsets))?;
-        disk::replace(&times, &walk.times, Sync::No).map_err(failed("write", &times))?;
+        write_over(&offsets, &walk.offsets).map_err(failed("write", &offsets))?;
+        write_over(&times, &walk.times).map_err(failed("write", &times))?;
         Ok(Indexes {
             offsets: OffsetIndex::open(&offsets)
                 .map_err(failed("map", &offsets))?
@@ -683,6 +679,14 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Gives an index new contents in its place: that needs no more space than there was, as a start must not fail on a full
+/// disk. Half-written contents are noticed when they are opened, and after a crash they are written again.
+fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = SegmentFile::open_or_create(path)?;
+    file.write_at(bytes, 0)?;
+    file.truncate(to_u64(bytes.len()))
 }
 
 /// How many entries an index can get by an append of `bytes`, and the one at the end of the segment.

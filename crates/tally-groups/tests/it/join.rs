@@ -311,3 +311,25 @@ fn gr53_a_join_that_is_sent_again_gets_the_same_answer() {
     assert_eq!(answers.len(), 4);
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
 }
+
+#[test]
+fn ids_that_are_never_used_are_bounded() {
+    let mut world = World::new();
+    world.stable("m1");
+    let now = world.now();
+    for number in 0..=10_000u64 {
+        let request = ask_to_return(&format!("c-{number}"));
+        let to = tally_groups::ReplyTo(number);
+        let decision = world.groups.decide(now, Command::Join(request), to);
+        let tally_groups::Effect::Reply { response, .. } = &decision.effects[0];
+        let Response::Join(response) = response else {
+            panic!("{response:?}");
+        };
+        let expected = if number < 10_000 {
+            ErrorCode::MemberIdRequired
+        } else {
+            ErrorCode::GroupMaxSizeReached
+        };
+        assert_eq!(response.error, expected, "id {number}");
+    }
+}

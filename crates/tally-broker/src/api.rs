@@ -197,16 +197,6 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         }
         Err(error) => return Answer::Close(error.to_string()),
     };
-    let limit = head
-        .api
-        .request_bytes_max(node.config.socket_request_max_bytes);
-    if frame.len() > limit {
-        return Answer::Close(format!(
-            "{} request of {} bytes, allowed are {limit}",
-            head.api.name,
-            frame.len()
-        ));
-    }
     let client_id = head.client_id(&frame);
     if client_id != client.client_id.as_deref() {
         client.client_id = client_id.map(Arc::from);

@@ -334,6 +334,28 @@ pub enum ShardReply {
     Group(Result<groups::Response, ErrorCode>),
 }
 
+impl ShardReply {
+    /// The same reply, had the journal failed before it could leave (N9): nothing is said of what was not kept.
+    pub(crate) fn failed(self) -> ShardReply {
+        match self {
+            ShardReply::Append(_) => ShardReply::Append(Err(AppendRefusal {
+                code: ErrorCode::KafkaStorageError,
+                log_start: Offset::NONE,
+            })),
+            ShardReply::Verification(_) => {
+                ShardReply::Verification(Err(ErrorCode::NotLeaderOrFollower))
+            }
+            ShardReply::Read(_) => ShardReply::Read(Err(ErrorCode::NotLeaderOrFollower)),
+            ShardReply::Offset(_) => ShardReply::Offset(Err(ErrorCode::NotLeaderOrFollower)),
+            ShardReply::EpochEnd(_) => ShardReply::EpochEnd(Err(ErrorCode::NotLeaderOrFollower)),
+            ShardReply::Deleted(_) => ShardReply::Deleted(Err(ErrorCode::KafkaStorageError)),
+            ShardReply::Producers(_) => ShardReply::Producers(Err(ErrorCode::NotLeaderOrFollower)),
+            ShardReply::Transaction(_) => ShardReply::Transaction(Err(ErrorCode::NotCoordinator)),
+            ShardReply::Group(_) => ShardReply::Group(Err(ErrorCode::NotCoordinator)),
+        }
+    }
+}
+
 /// A message that leaves a shard for another one.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -361,6 +383,8 @@ pub struct Outbox {
     pub wakes: Vec<WaiterId>,
     /// What recovery had to cut, to be logged.
     pub cuts: Vec<(PartitionId, Cut)>,
+    /// The shard has been loaded anew: whoever waits for a reply that is not here waits in vain (N9).
+    pub reloaded: bool,
 }
 
 impl Outbox {
@@ -371,5 +395,6 @@ impl Outbox {
             && self.messages.is_empty()
             && self.wakes.is_empty()
             && self.cuts.is_empty()
+            && !self.reloaded
     }
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tally_groups as groups;
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, PartitionId};
-use tally_storage::{Journal, SegmentJournal, StorageError};
+use tally_storage::{Journal, JournalState, SegmentJournal, StorageError};
 use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
 
@@ -83,6 +83,13 @@ impl Shard {
 
     /// Once, after the last partition has been opened everywhere: what a crash may have swallowed (D-13).
     pub fn recovered(&mut self, now: Now, outbox: &mut Outbox) {
+        self.recover_hosts(now);
+        self.expiry_check_ms =
+            Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
+        self.release(now, outbox);
+    }
+
+    fn recover_hosts(&mut self, now: Now) {
         let hosts: Vec<PartitionId> = self
             .partitions
             .iter()
@@ -92,9 +99,6 @@ impl Shard {
         for id in hosts {
             self.ask_hosted(now, id, Occasion::Recovered);
         }
-        self.expiry_check_ms =
-            Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
-        self.release(outbox);
     }
 
     /// Takes a block of producer ids to hand out (I-22). What was left of the last one is skipped.
@@ -135,7 +139,7 @@ impl Shard {
             self.expiry_check_ms =
                 Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
         }
-        self.release(outbox);
+        self.release(now, outbox);
     }
 
     /// Handles one message for `id`.
@@ -184,7 +188,7 @@ impl Shard {
             }
             other => self.handle_coordination(now, id, other, outbox),
         }
-        self.release(outbox);
+        self.release(now, outbox);
     }
 
     /// The messages for coordinators, and theirs for partitions.
@@ -337,20 +341,46 @@ impl Shard {
     }
 
     /// Lets go of what has become durable.
-    fn release(&mut self, outbox: &mut Outbox) {
+    fn release(&mut self, now: Now, outbox: &mut Outbox) {
+        if let JournalState::Failed(reason) = self.journal.state() {
+            return self.reload(now, &reason, outbox);
+        }
         let durable = self.journal.durable();
         while let Some(held) = self.waiting.release(durable) {
             match held {
                 Held::Reply(to, reply) => outbox.replies.push((to, reply)),
                 Held::Message(message) => outbox.messages.push(message),
                 Held::HighWatermark(id, offset) => {
-                    let log_start = self.journal.log_start(id);
                     if let Some(partition) = self.partitions.get_mut(&id) {
+                        let log_start = self.journal.log_start(id);
                         outbox.wakes.extend(partition.advance(log_start, offset));
                     }
                 }
             }
         }
+    }
+
+    /// A write has failed: what is in memory may be more than what is on the disk. All of it is dropped and read again;
+    /// there is no undoing in parts (N9, R4).
+    fn reload(&mut self, now: Now, reason: &str, outbox: &mut Outbox) {
+        tracing::error!(reason, "journal failed, the shard is loaded anew");
+        for held in self.waiting.drain() {
+            if let Held::Reply(to, reply) = held {
+                outbox.replies.push((to, reply.failed()));
+            }
+        }
+        outbox.reloaded = true;
+        self.deadlines.clear();
+        self.journal.start_over();
+        let partitions = std::mem::take(&mut self.partitions);
+        for (id, mut partition) in partitions {
+            outbox.wakes.extend(partition.take_waiters());
+            if let Err(error) = self.open(now, id, partition.settings, outbox) {
+                tracing::error!(partition = %id, %error, "partition not opened again");
+            }
+        }
+        self.recover_hosts(now);
+        // What the coordinators want done now waits for the next message, by when the journal is known to work again.
     }
 
     fn delete(&mut self, id: PartitionId, outbox: &mut Outbox) {

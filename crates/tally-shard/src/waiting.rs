@@ -35,6 +35,11 @@ impl Waiting {
         self.queue.push_back((ticket, held));
     }
 
+    /// Everything that still waits, because it never will be durable.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Held> {
+        self.queue.drain(..).map(|(_, held)| held)
+    }
+
     /// The next thing that may happen now that everything up to `durable` is durable.
     pub(crate) fn release(&mut self, durable: Ticket) -> Option<Held> {
         if self.queue.front()?.0 > durable {

@@ -372,6 +372,13 @@ impl SegmentJournal {
         self.opened(partition).leader_epoch_at_start()
     }
 
+    /// Forgets every partition after a failure (N9): the shard opens them again, and recovery finds out what is in place.
+    pub fn start_over(&mut self) {
+        self.partitions.clear();
+        self.durable = self.last;
+        self.state = JournalState::Open;
+    }
+
     /// Completes and syncs the files of all partitions, and closes them. When all journals have done so, the directory is
     /// clean: [`DataDir::mark_clean`].
     pub fn shutdown(&mut self) -> Result<(), StorageError> {

@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tally_protocol::response::Piece;
+use tally_protocol::{api_table, frame};
 use tally_shard::WaiterId;
 use tally_storage::Slice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +50,9 @@ pub(crate) async fn serve(
             reader,
             buffer: BytesMut::new(),
             frame_bytes_max: node.config.socket_request_max_bytes,
+            idle_max: u64::try_from(node.config.connections_max_idle_ms)
+                .ok()
+                .map(Duration::from_millis),
         },
         responses: Responses {
             writer,
@@ -146,6 +151,8 @@ struct Frames {
     reader: OwnedReadHalf,
     buffer: BytesMut,
     frame_bytes_max: usize,
+    /// `connections.max.idle.ms`; negative is for ever.
+    idle_max: Option<Duration>,
 }
 
 impl Frames {
@@ -156,19 +163,21 @@ impl Frames {
             .is_some_and(|length| self.buffer.len() >= 4 + length))
     }
 
-    /// The length of the next frame, once its four bytes are here.
+    /// The length of the next frame, once its four bytes are here. What is too long for its API is refused before it is
+    /// buffered.
     fn announced(&self) -> Result<Option<usize>, End> {
-        let Some(length) = self.buffer.first_chunk::<4>() else {
+        let Some((length, frame)) = self.buffer.split_first_chunk::<4>() else {
             return Ok(None);
         };
         let length = i32::from_be_bytes(*length);
+        let api = frame::peek_key(frame).and_then(|(key, _)| api_table::lookup(key));
+        let bytes_max = api.map_or(self.frame_bytes_max, |api| {
+            api.request_bytes_max(self.frame_bytes_max)
+        });
         match usize::try_from(length) {
-            Ok(length) if (FRAME_BYTES_MIN..=self.frame_bytes_max).contains(&length) => {
-                Ok(Some(length))
-            }
+            Ok(length) if (FRAME_BYTES_MIN..=bytes_max).contains(&length) => Ok(Some(length)),
             _ => Err(End::Refused(format!(
-                "a frame of {length} bytes, allowed are {FRAME_BYTES_MIN} to {}",
-                self.frame_bytes_max
+                "a frame of {length} bytes, allowed are {FRAME_BYTES_MIN} to {bytes_max}"
             ))),
         }
     }
@@ -187,7 +196,16 @@ impl Frames {
                 let more = READ_BYTES.max(self.buffer.len());
                 self.buffer.reserve(more);
             }
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+            let read = self.reader.read_buf(&mut self.buffer);
+            let read = match self.idle_max {
+                Some(idle_max) => match tokio::time::timeout(idle_max, read).await {
+                    Ok(read) => read?,
+                    // Nothing from the client for so long: it reconnects when it has something to say.
+                    Err(_) => return Ok(None),
+                },
+                None => read.await?,
+            };
+            if read == 0 {
                 return Ok(None);
             }
             if self.buffer.is_empty() {

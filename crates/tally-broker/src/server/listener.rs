@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-/// Connections served at once: each costs a file descriptor and a buffer.
+/// Connections served at once, whatever `max.connections` says: each costs a file descriptor and a buffer.
 const CONNECTIONS_MAX: usize = 100_000;
 /// What to wait after a failed accept (out of file descriptors, say): others have to close first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Accepts until `stop` changes.
 pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let limit = node.config.max_connections.min(CONNECTIONS_MAX);
+    let slots = Arc::new(Semaphore::new(limit));
     // Numbered in accept order, from 1 (B-2).
     let numbers = AtomicU64::new(1);
     loop {
@@ -26,7 +27,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
         match accepted {
             Ok((stream, peer)) => {
                 let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                    tracing::warn!(%peer, limit = CONNECTIONS_MAX, "connection refused: too many connections");
+                    tracing::warn!(%peer, limit, "connection refused: too many connections");
                     continue;
                 };
                 let number = numbers.fetch_add(1, Ordering::Relaxed);

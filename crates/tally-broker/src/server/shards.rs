@@ -45,21 +45,25 @@ struct Owner {
 struct Owned {
     shard: Shard,
     callers: HashMap<u64, oneshot::Sender<ShardReply>>,
+    /// The journal is closed: nothing is handled any more.
+    closed: bool,
 }
 
-/// The answer to a message: there already, or to come.
+/// The answer to a message: there already, to come, or not to come.
 #[derive(Debug)]
 pub(crate) enum Asked {
     Ready(ShardReply),
     Later(oneshot::Receiver<ShardReply>),
+    Never,
 }
 
 impl Asked {
-    /// Waits for the reply; `None` when the broker is stopping.
+    /// Waits for the reply; `None` when the broker is stopping or the shard had to be loaded anew (N9).
     pub(crate) async fn reply(self) -> Option<ShardReply> {
         match self {
             Asked::Ready(reply) => Some(reply),
             Asked::Later(receiver) => receiver.await.ok(),
+            Asked::Never => None,
         }
     }
 }
@@ -73,6 +77,7 @@ impl Shards {
                 owned: Mutex::new(Owned {
                     shard,
                     callers: HashMap::new(),
+                    closed: false,
                 }),
                 timer: Notify::new(),
                 sleeping_until: AtomicU64::new(NEVER),
@@ -134,6 +139,9 @@ impl Shards {
         {
             let owner = &self.owners[index];
             let mut owned = lock(owner);
+            if owned.closed {
+                return Asked::Never;
+            }
             owned.shard.handle(self.now(), id, message, &mut outbox);
             for (reply_to, reply) in outbox.replies.drain(..) {
                 if reply_to == to {
@@ -142,7 +150,8 @@ impl Shards {
                     owned.answer(reply_to, reply);
                 }
             }
-            if ready.is_none() {
+            owned.let_go_after_reload(&outbox);
+            if ready.is_none() && !outbox.reloaded {
                 let (sender, receiver) = oneshot::channel();
                 owned.callers.insert(to.0, sender);
                 later = Some(receiver);
@@ -153,7 +162,7 @@ impl Shards {
         match (ready, later) {
             (Some(reply), _) => Asked::Ready(reply),
             (None, Some(receiver)) => Asked::Later(receiver),
-            (None, None) => unreachable!("a reply is there or registered"),
+            (None, None) => Asked::Never,
         }
     }
 
@@ -185,9 +194,14 @@ impl Shards {
     /// Does what is due on one shard, for as long as the broker runs.
     pub(crate) async fn run_timer(self: Arc<Self>, index: usize) {
         let owner = &self.owners[index];
-        loop {
-            let deadline = lock(owner).shard.next_deadline_ms().unwrap_or(NEVER);
-            owner.sleeping_until.store(deadline, Ordering::Release);
+        while !self.is_stopping() {
+            let deadline = {
+                let owned = lock(owner);
+                let deadline = owned.shard.next_deadline_ms().unwrap_or(NEVER);
+                // Under the lock, as `wake_timer` is: an earlier deadline that comes now is compared with this one.
+                owner.sleeping_until.store(deadline, Ordering::Release);
+                deadline
+            };
             if deadline <= self.now().monotonic_ms {
                 self.run(index, |shard, now, outbox| shard.expire(now, outbox));
                 continue;
@@ -210,6 +224,7 @@ impl Shards {
         let mut result = Ok(());
         for owner in &self.owners {
             let mut owned = lock(owner);
+            owned.closed = true;
             owned.callers.clear();
             result = result.and(owned.shard.shutdown());
         }
@@ -246,10 +261,14 @@ impl Shards {
         let mut outbox = Outbox::default();
         let owner = &self.owners[index];
         let mut owned = lock(owner);
+        if owned.closed {
+            return outbox;
+        }
         turn(&mut owned.shard, self.now(), &mut outbox);
         for (to, reply) in outbox.replies.drain(..) {
             owned.answer(to, reply);
         }
+        owned.let_go_after_reload(&outbox);
         owner.wake_timer(&owned);
         outbox
     }
@@ -358,6 +377,13 @@ impl Owner {
 }
 
 impl Owned {
+    /// Replies that were held inside a coordinator are gone with its memory: whoever waits is told so.
+    fn let_go_after_reload(&mut self, outbox: &Outbox) {
+        if outbox.reloaded {
+            self.callers.clear();
+        }
+    }
+
     /// Gives a reply to whoever waits for it; a connection that has gone does not any more.
     fn answer(&mut self, to: ReplyTo, reply: ShardReply) {
         if let Some(caller) = self.callers.remove(&to.0)

@@ -9,6 +9,7 @@ use crate::waiting::Held;
 use bytes::BytesMut;
 use tally_groups as groups;
 use tally_producer_state::{Guard, Verdict};
+use tally_protocol::records::offsets_log::OffsetsRecord;
 use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch, ProducerId,
     Sequence, batch,
@@ -251,7 +252,7 @@ impl Shard {
         if !decision.records.is_empty() {
             let batch = coordinator::offsets_batch(&decision.records, producer, now);
             let Some(base_offset) = self.append_decision(now, id, batch) else {
-                return self.refuse_group(decision.effects);
+                return self.refuse_group(now, id, decision);
             };
             if let Some(Partition {
                 hosted: Hosted::Groups(core),
@@ -289,8 +290,21 @@ impl Shard {
         }
     }
 
-    /// The same for the groups (GR-10).
-    pub(super) fn refuse_group(&mut self, effects: Vec<groups::Effect>) {
+    /// The same for the groups (GR-10); a group whose record was refused starts its rebalance over (GR-30).
+    pub(super) fn refuse_group(&mut self, now: Now, id: PartitionId, decision: groups::Decision) {
+        let mut effects = decision.effects;
+        if let Some(Partition {
+            hosted: Hosted::Groups(core),
+            ..
+        }) = self.partitions.get_mut(&id)
+        {
+            for record in &decision.records {
+                if let OffsetsRecord::Group { group, .. } = record {
+                    // Starting over writes nothing: the next record comes with the next assignment.
+                    effects.extend(core.refused(now, group).effects);
+                }
+            }
+        }
         for effect in effects {
             let groups::Effect::Reply { to, .. } = effect;
             self.reply(
@@ -298,6 +312,7 @@ impl Shard {
                 ShardReply::Group(Err(ErrorCode::NotCoordinator)),
             );
         }
+        self.set_deadline(id);
     }
 
     /// Appends a coordinator's batch; its room was reserved before the decision, or is found now.

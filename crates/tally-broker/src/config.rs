@@ -184,14 +184,10 @@ pub struct BrokerConfig {
     pub message_max_bytes: i32,
     /// Largest request frame.
     pub socket_request_max_bytes: usize,
-    /// Connections waiting to be accepted.
-    pub socket_listen_backlog_size: i32,
     /// Most bytes in a Fetch response.
     pub fetch_max_bytes: usize,
     /// Most connections.
     pub max_connections: usize,
-    /// Most connections from one address.
-    pub max_connections_per_ip: usize,
     /// Idle connections are closed after this; below 0: never.
     pub connections_max_idle_ms: i64,
     /// Shortest session of a group member.
@@ -264,10 +260,8 @@ impl BrokerConfig {
             delete_topic_enable: values.boolean("delete.topic.enable"),
             message_max_bytes: values.int("message.max.bytes"),
             socket_request_max_bytes: values.unsigned("socket.request.max.bytes"),
-            socket_listen_backlog_size: values.int("socket.listen.backlog.size"),
             fetch_max_bytes: values.unsigned("fetch.max.bytes"),
             max_connections: values.unsigned("max.connections"),
-            max_connections_per_ip: values.unsigned("max.connections.per.ip"),
             connections_max_idle_ms: values.long("connections.max.idle.ms"),
             group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),

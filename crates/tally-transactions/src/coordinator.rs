@@ -216,10 +216,7 @@ impl TransactionCoordinator {
             return;
         };
         match Phase::of(value) {
-            Phase::Empty | Phase::Ended { .. } => {
-                self.soft.disarm_abort(id);
-                self.soft.end_completion(id);
-            }
+            Phase::Empty | Phase::Ended { .. } => self.soft.end_transaction(id),
             Phase::Ongoing => {
                 if !self.soft.has_abort(id) && value.timeout_ms != NEVER_TIMES_OUT_MS {
                     let timeout_ms = u64::try_from(value.timeout_ms).unwrap_or(0);

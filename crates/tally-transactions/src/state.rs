@@ -150,8 +150,15 @@ pub(crate) struct Staged {
 struct IdSoft {
     abort_at_ms: Option<u64>,
     wake_at_ms: Option<u64>,
-    completion: Option<Completion>,
+    /// Boxed: of a hundred thousand ids few are ending a transaction at any time.
+    completion: Option<Box<Completion>>,
     note: Option<Note>,
+}
+
+impl IdSoft {
+    fn is_empty(&self) -> bool {
+        self.abort_at_ms.is_none() && self.completion.is_none() && self.note.is_none()
+    }
 }
 
 /// Where the search for expired ids stands (S-10).
@@ -219,7 +226,7 @@ impl SoftState {
 
     /// The markers of `id` are on their way.
     pub(crate) fn begin_completion(&mut self, id: &Arc<str>, completion: Completion) {
-        self.id(id).completion = Some(completion);
+        self.id(id).completion = Some(Box::new(completion));
         self.rearm_completion(id);
     }
 
@@ -229,21 +236,25 @@ impl SoftState {
         id: &Arc<str>,
         change: impl FnOnce(&mut Completion, &mut Counters) -> T,
     ) -> Option<T> {
-        let completion = self.ids.get_mut(id)?.completion.as_mut()?;
+        let completion = self.ids.get_mut(id)?.completion.as_deref_mut()?;
         let result = change(completion, &mut self.counters);
         self.rearm_completion(id);
         Some(result)
     }
 
     pub(crate) fn completion(&self, id: &str) -> Option<&Completion> {
-        self.ids.get(id)?.completion.as_ref()
+        self.ids.get(id)?.completion.as_deref()
     }
 
-    /// The transaction of `id` is over.
-    pub(crate) fn end_completion(&mut self, id: &Arc<str>) {
+    /// The transaction of `id` is over: what is left of it here is the note, if there is one.
+    pub(crate) fn end_transaction(&mut self, id: &Arc<str>) {
+        self.disarm_abort(id);
         if let Some(soft) = self.ids.get_mut(id) {
             soft.completion = None;
             self.rearm_completion(id);
+        }
+        if self.ids.get(id).is_some_and(IdSoft::is_empty) {
+            self.ids.remove(id);
         }
     }
 
@@ -251,7 +262,7 @@ impl SoftState {
         let Some(soft) = self.ids.get_mut(id) else {
             return;
         };
-        let wake_at_ms = soft.completion.as_ref().and_then(Completion::wake_at_ms);
+        let wake_at_ms = soft.completion.as_deref().and_then(Completion::wake_at_ms);
         if wake_at_ms == soft.wake_at_ms {
             return;
         }
@@ -287,8 +298,7 @@ impl SoftState {
 
     /// The id is gone; its note is kept for a while.
     pub(crate) fn forget(&mut self, id: &Arc<str>, note: Note) {
-        self.disarm_abort(id);
-        self.end_completion(id);
+        self.end_transaction(id);
         self.ids.remove(id);
         self.counters.expired_ids += 1;
         if self.expired.len() == EXPIRED_NOTES_MAX {
@@ -327,7 +337,7 @@ impl SoftState {
             let abort_at_ms = soft.and_then(|soft| soft.abort_at_ms);
             let may_time_out = phase == Phase::Ongoing && value.timeout_ms != NEVER_TIMES_OUT_MS;
             assert_eq!(abort_at_ms.is_some(), may_time_out, "abort timer of {id}");
-            let completion = soft.and_then(|soft| soft.completion.as_ref());
+            let completion = soft.and_then(|soft| soft.completion.as_deref());
             assert_eq!(
                 completion.is_some(),
                 phase == Phase::Ending,

@@ -4,5 +4,6 @@ mod crash;
 mod data_dir;
 mod full_disk;
 mod journal;
+mod log_properties;
 mod meta;
 mod support;

@@ -609,7 +609,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whether there are rows of aborted transactions.
+    /// The rows of aborted transactions, in the order of their markers.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8; TRANSACTION_ROW_BYTES]> {
         self.rows.bytes.as_chunks().0.iter()
     }

@@ -31,7 +31,7 @@ pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
         None => (client.to_owned(), found.is_clean()),
         Some(Control::NoIdempotence) => (
             format!("{client} no-idempotence"),
-            outcome.cuts > 0 && found.doubled > 0,
+            cuts > 0 && found.doubled > 0,
         ),
         Some(Control::OffsetsFirst) => (
             format!("{client} offsets-first"),
@@ -43,7 +43,7 @@ pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
         about.records,
         outcome.transactions,
         format!("{}+{}", outcome.broker_kills, outcome.processor_kills),
-        outcome.cuts,
+        cuts,
         found.lost,
         found.doubled,
         found.torn,
@@ -51,6 +51,7 @@ pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
         about.time.as_secs_f64(),
         about.seed
     );
+    eprintln!("{client}: answers taken away: {:?}", outcome.cuts);
     let text = found.examples.join("\n");
     // The directory is the caller's to keep; a run is not worse for a note that could not be left there.
     std::fs::write(logs.join("findings.txt"), &text).ok();

@@ -3,6 +3,7 @@
 //! One task owns the plan and the processes and takes events one after the other; the proxy and the readers of the
 //! clients' output only send to it. Progress is what the processors say they have committed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, interval};
 
-use crate::api::END_TXN;
+use crate::api::{Api, END_TXN};
 use crate::broker::{Broker, Kind};
 use crate::client::{Client, Role, Running, Said};
 use crate::flights::Flights;
@@ -56,7 +57,8 @@ pub(crate) struct Outcome {
     pub(crate) transactions: u64,
     pub(crate) broker_kills: u64,
     pub(crate) processor_kills: u64,
-    pub(crate) cuts: u64,
+    /// Answers taken away, by what was asked.
+    pub(crate) cuts: BTreeMap<Api, u64>,
 }
 
 /// A question for the group's offsets, under way.
@@ -362,7 +364,7 @@ impl Run {
             "trap {trap}: {fault:?} at {api} v{version} of {client}"
         ));
         match fault {
-            Fault::Cut => self.outcome.cuts += 1,
+            Fault::Cut => *self.outcome.cuts.entry(api).or_default() += 1,
             Fault::KillBroker => self.kill_broker().await?,
             Fault::KillProcessor(slot) => self.kill_processor(slot).await?,
             Fault::KillAllAfterAnswer => {

@@ -47,11 +47,15 @@ impl Traps {
         });
     }
 
-    /// Aims a trap that nobody has stepped into at what is always sent.
+    /// Aims a trap that nobody has stepped into at what is always sent; one that is aimed at such a request already, or is
+    /// part of a control, only stops waiting.
     pub(crate) fn widen(&mut self, id: TrapId) {
         for trap in self.set.iter_mut().filter(|trap| trap.id == id) {
-            if matches!(trap.wanted, Wanted::OneOf(_)) && trap.fault != Fault::KillAllAfterAnswer {
-                trap.wanted = Wanted::OneOf(ALWAYS.to_vec());
+            if let Wanted::OneOf(apis) = &mut trap.wanted
+                && trap.fault != Fault::KillAllAfterAnswer
+                && !apis.iter().any(|api| ALWAYS.contains(api))
+            {
+                *apis = ALWAYS.to_vec();
             }
             trap.skip = 0;
         }

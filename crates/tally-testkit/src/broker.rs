@@ -154,6 +154,12 @@ impl Broker {
         &self.address
     }
 
+    /// The id of the running process.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Where its files are.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")

@@ -1,0 +1,95 @@
+//! Connections: L90, L92, and the frames of api-matrix.md section 6.
+
+use crate::corner::{Corner, PROGRAM};
+use kafka_protocol::messages::FetchRequest;
+use tally_testkit::batches::Batch;
+use tally_testkit::broker::Broker;
+use tally_testkit::client::{FetchCall, ProduceCall};
+use tally_testkit::wire::{Connection, frame_of, request_header_version};
+
+/// Sends bytes on a connection of their own; whether the broker closes it without an answer.
+#[track_caller]
+fn is_closed(bytes: &[u8]) -> bool {
+    let mut connection = Connection::open(Broker::shared(PROGRAM));
+    connection.send_bytes(bytes);
+    connection.receive_frame().is_none()
+}
+
+#[test]
+fn l90_impossible_lengths_close_the_connection() {
+    let mut witness = Corner::new();
+    for length in [-1, i32::MIN, i32::MAX, 100 * 1024 * 1024 + 1, 0, 1, 3] {
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&[0; 64]);
+        assert!(is_closed(&bytes), "length {length}");
+    }
+    for length in 0..10u32 {
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.resize(4 + length as usize, 0);
+        assert!(is_closed(&bytes), "a frame of {length} bytes");
+    }
+    assert_eq!(witness.api_versions(0).error_code, 0);
+}
+
+#[test]
+fn l90_unknown_keys_and_versions_close_the_connection() {
+    let mut witness = Corner::new();
+    let listed = witness.api_versions(4).api_keys;
+    for key in [-1, 4, 5, 6, 7, 200, i16::MAX] {
+        assert!(is_closed(&frame_of(key, 0, 1, 1, &[0; 16])), "key {key}");
+    }
+    for row in listed {
+        if row.api_key == 18 {
+            continue;
+        }
+        // Produce is listed from 0 and served from 3 (api-matrix.md section 1).
+        let min = if row.api_key == 0 { 3 } else { row.min_version };
+        for version in [-1, min - 1, row.max_version + 1] {
+            let header_version = request_header_version(row.api_key, version.max(0));
+            let frame = frame_of(row.api_key, version, header_version, 1, &[0; 64]);
+            assert!(is_closed(&frame), "key {} version {version}", row.api_key);
+        }
+    }
+    assert_eq!(witness.api_versions(0).error_code, 0);
+}
+
+#[test]
+fn l91_a_frame_may_come_byte_by_byte() {
+    let mut connection = Connection::open(Broker::shared(PROGRAM));
+    for byte in frame_of(18, 0, 1, 77, &[]) {
+        connection.send_bytes(&[byte]);
+    }
+    let frame = connection.receive_frame().expect("an answer");
+    assert_eq!(frame[..4], 77i32.to_be_bytes());
+}
+
+#[test]
+fn l92_answers_come_in_the_order_of_the_requests() {
+    let mut corner = Corner::new();
+    let topic = corner.topic.clone();
+    let mut call = FetchCall::of(&topic, 0, 0, 0);
+    call.max_wait_ms = 300;
+    call.min_bytes = 1;
+    let fetch = corner.fetch_request(&call);
+    let produce = ProduceCall {
+        version: 9,
+        acks: -1,
+        transactional_id: None,
+        parts: vec![(&topic, 0, Some(Batch::plain(1).encode()))],
+    };
+    let request = corner.produce_request(&produce);
+    let first = (*corner.client).send(12, &fetch);
+    let second = (*corner.client).send(9, &request);
+    let response = corner.receive::<FetchRequest>(12, first);
+    assert_eq!(response.error_code, 0);
+    let response = corner.receive::<kafka_protocol::messages::ProduceRequest>(9, second);
+    assert_eq!(corner.produced(&produce, &response)[0].error, 0);
+}
+
+#[test]
+fn lr154_bytes_behind_the_body_are_ignored() {
+    let mut connection = Connection::open(Broker::shared(PROGRAM));
+    connection.send_bytes(&frame_of(18, 0, 1, 5, &[1, 2, 3]));
+    let frame = connection.receive_frame().expect("an answer");
+    assert_eq!(frame[..4], 5i32.to_be_bytes());
+}

@@ -1,0 +1,13 @@
+//! The catalogue of log, fetch, metadata and connection behaviour over the wire, under its numbers (L01 to L98), and the
+//! tests that pin the API table down: raw frames against the real binary.
+
+mod apis;
+mod connections;
+mod corner;
+mod fetch;
+mod hostile;
+mod list_offsets;
+mod metadata;
+mod produce;
+mod sessions;
+mod topics;

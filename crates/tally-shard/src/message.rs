@@ -288,6 +288,8 @@ pub enum ShardMessage {
         coordinator: PartitionId,
         /// Whose transaction.
         transactional_id: Arc<str>,
+        /// Which end of it; goes back with the result.
+        ending: u64,
         /// What the coordinator calls this partition.
         name: TopicPartition,
     },
@@ -299,6 +301,8 @@ pub enum ShardMessage {
         producer_id: ProducerId,
         /// Epoch of the markers.
         producer_epoch: ProducerEpoch,
+        /// Which end of the transaction.
+        ending: u64,
         /// One result a partition.
         results: Vec<MarkerResult>,
     },
@@ -332,6 +336,20 @@ pub enum ShardReply {
     Transaction(Result<transactions::Response, ErrorCode>),
     /// To `Group` and `TransactionalOffsets`.
     Group(Result<groups::Response, ErrorCode>),
+}
+
+impl ShardMessage {
+    /// The answer to markers that were not kept: the coordinator on `id`, perhaps of another shard, would wait for it for
+    /// ever (N9, D-7). `None` for any other message.
+    pub(crate) fn failed_markers(mut self, id: PartitionId) -> Option<Outgoing> {
+        let ShardMessage::MarkersWritten { results, .. } = &mut self else {
+            return None;
+        };
+        for (_, code) in results {
+            *code = ErrorCode::KafkaStorageError;
+        }
+        Some(Outgoing::ToPartition(id, self))
+    }
 }
 
 impl ShardReply {

@@ -8,7 +8,7 @@ mod coordinators;
 mod lookup;
 
 use crate::coordinator::Hosted;
-use crate::message::{Outbox, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
+use crate::message::{Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
 use crate::partition::Partition;
 use crate::recovery;
 use crate::waiting::{Held, Waiting};
@@ -227,6 +227,7 @@ impl Shard {
                 marker,
                 coordinator,
                 transactional_id,
+                ending,
                 name,
             } => {
                 self.append_marker(
@@ -236,6 +237,7 @@ impl Shard {
                         marker,
                         coordinator,
                         transactional_id,
+                        ending,
                         name,
                     },
                 );
@@ -257,12 +259,14 @@ impl Shard {
                 transactional_id,
                 producer_id,
                 producer_epoch,
+                ending,
                 results,
             } => {
                 let command = transactions::Command::MarkersWritten {
                     transactional_id,
                     producer_id,
                     producer_epoch,
+                    ending,
                     partitions: results,
                 };
                 self.ask_hosted(now, id, Occasion::Markers(command));
@@ -365,8 +369,14 @@ impl Shard {
     fn reload(&mut self, now: Now, reason: &str, outbox: &mut Outbox) {
         tracing::error!(reason, "journal failed, the shard is loaded anew");
         for held in self.waiting.drain() {
-            if let Held::Reply(to, reply) = held {
-                outbox.replies.push((to, reply.failed()));
+            match held {
+                Held::Reply(to, reply) => outbox.replies.push((to, reply.failed())),
+                Held::Message(Outgoing::ToPartition(id, message)) => {
+                    outbox.messages.extend(message.failed_markers(id));
+                }
+                // A coordinator that is loaded again asks for its markers again; ids are asked for when they are needed.
+                Held::Message(Outgoing::Markers { .. } | Outgoing::ProducerIds)
+                | Held::HighWatermark(..) => {}
             }
         }
         outbox.reloaded = true;

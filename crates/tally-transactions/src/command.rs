@@ -141,9 +141,8 @@ pub enum Command {
     /// The partitions' answers to an [`Effect::WriteMarkers`] (M-11, D-7, E-8).
     ///
     /// Every partition of a [`MarkerSet`] is answered exactly once, in as many commands as suits the sender; with a code
-    /// that asks for another try the partition comes again in a later set. An answer to a set that was sent before the
-    /// coordinator was loaded again must not be delivered: a TV1 client keeps its epoch, so that the answer could be
-    /// taken for that of a later transaction.
+    /// that asks for another try the partition comes again in a later set. An answer that got lost would hold the
+    /// transaction up for ever: whoever can't know what became of a marker answers 56.
     MarkersWritten {
         /// The id.
         transactional_id: Arc<str>,
@@ -151,6 +150,8 @@ pub enum Command {
         producer_id: ProducerId,
         /// The marker's producer epoch.
         producer_epoch: ProducerEpoch,
+        /// [`MarkerSet::ending`].
+        ending: u64,
         /// Each partition with 0 or the code of its refusal.
         partitions: Vec<(TopicPartition, ErrorCode)>,
     },
@@ -194,6 +195,10 @@ pub struct MarkerSet {
     pub producer_epoch: ProducerEpoch,
     /// The coordinator's epoch (M-5).
     pub coordinator_epoch: CoordinatorEpoch,
+    /// Names this end of this transaction, in this life of the coordinator; to be given back in
+    /// [`Command::MarkersWritten`]. Pid and epoch don't: a TV1 client keeps them, and a late answer must not pass for that of
+    /// the next transaction.
+    pub ending: u64,
     /// COMMIT or ABORT.
     pub commit: bool,
     /// The rule by which the partition checks the epoch: 0 or 1, or 2 (M-4).

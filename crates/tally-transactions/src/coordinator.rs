@@ -9,7 +9,7 @@ use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, ProducerEpoch, Pr
 use crate::command::{Command, Decision, ProducerIdBlock, ReplyTo, Response, Settings};
 use crate::end_txn::EndTxn;
 use crate::init_producer_id::InitProducerId;
-use crate::markers::{ANSWER_MS, BACKOFF_MIN_MS};
+use crate::markers::{ANSWER_MS, BACKOFF_MIN_MS, MarkerAnswers};
 use crate::state::{Cause, Completion, Counters, HardState, Note, Reason, SoftState, Staged};
 use crate::timeout::abort_tick_ms;
 use crate::transitions::{self, NEVER_TIMES_OUT_MS, Phase};
@@ -59,8 +59,21 @@ impl TransactionCoordinator {
         if self.soft.needs_recovery {
             return refuse_while_loading(&command, to);
         }
+        self.soft.begin_event(now);
         self.start_sweeping(now);
-        let decision = match command {
+        let decision = self.decide_command(now, command, to, ids);
+        self.assert_sound(&decision);
+        decision
+    }
+
+    fn decide_command(
+        &mut self,
+        now: Now,
+        command: Command,
+        to: ReplyTo,
+        ids: &mut ProducerIdBlock,
+    ) -> Decision {
+        match command {
             Command::InitProducerId {
                 transactional_id,
                 timeout_ms,
@@ -114,14 +127,17 @@ impl TransactionCoordinator {
                 transactional_id,
                 producer_id,
                 producer_epoch,
+                ending,
                 partitions,
             } => {
-                let producer = (producer_id, producer_epoch);
-                self.markers_written(now, &transactional_id, producer, partitions)
+                let answers = MarkerAnswers {
+                    producer: (producer_id, producer_epoch),
+                    ending,
+                    partitions,
+                };
+                self.markers_written(now, &transactional_id, answers)
             }
-        };
-        self.assert_sound(&decision);
-        decision
+        }
     }
 
     /// Changes the state as a record of the log says: the only way hard state changes, live and in recovery.
@@ -189,7 +205,8 @@ impl TransactionCoordinator {
 
     /// Notes which event the next records belong to.
     pub(crate) fn stage(&mut self, now: Now, cause: Cause) {
-        self.soft.staged = Some(Staged { now, cause });
+        let event = self.soft.event;
+        self.soft.staged = Some(Staged { now, cause, event });
     }
 
     /// The soft state follows a live record.
@@ -242,13 +259,18 @@ impl TransactionCoordinator {
                 if let Some(note) = reason.and_then(note) {
                     self.soft.set_note(id, note);
                 }
-                self.begin_completion(id, reply);
+                self.begin_completion(id, reply, staged.event);
             }
         }
     }
 
     /// The markers of an id that is in a Prepare state are regarded as sent from now on.
-    pub(crate) fn begin_completion(&mut self, id: &Arc<str>, reply: Option<(ReplyTo, u64)>) {
+    pub(crate) fn begin_completion(
+        &mut self,
+        id: &Arc<str>,
+        reply: Option<(ReplyTo, u64)>,
+        ending: u64,
+    ) {
         let in_flight: BTreeSet<_> = self
             .hard
             .ids
@@ -257,6 +279,7 @@ impl TransactionCoordinator {
             .flat_map(transitions::partitions_of)
             .collect();
         let completion = Completion {
+            ending,
             in_flight,
             waiting: BTreeSet::new(),
             resend_at_ms: 0,

@@ -115,6 +115,7 @@ impl TransactionCoordinator {
             let markers = self.marker_set(
                 transactional_id,
                 &prepare,
+                self.soft.event,
                 transitions::partitions_of(&prepare).collect(),
             );
             return Decision {

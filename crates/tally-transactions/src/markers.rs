@@ -20,6 +20,13 @@ const BACKOFF_MAX_MS: u64 = 1000;
 /// The wait before Complete is decided again if its record could not be appended.
 const FINISH_AGAIN_MS: u64 = 1000;
 
+/// The answers, as in [`crate::Command::MarkersWritten`].
+pub(crate) struct MarkerAnswers {
+    pub(crate) producer: (ProducerId, ProducerEpoch),
+    pub(crate) ending: u64,
+    pub(crate) partitions: Vec<(TopicPartition, ErrorCode)>,
+}
+
 /// What a partition's answer means for its marker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
@@ -57,20 +64,23 @@ impl TransactionCoordinator {
         &mut self,
         now: Now,
         transactional_id: &Arc<str>,
-        producer: (ProducerId, ProducerEpoch),
-        partitions: Vec<(TopicPartition, ErrorCode)>,
+        answers: MarkerAnswers,
     ) -> Decision {
         let is_awaited = self.hard.ids.get(transactional_id).is_some_and(|value| {
             Phase::of(value) == Phase::Ending
-                && (value.producer_id, value.producer_epoch) == producer
+                && (value.producer_id, value.producer_epoch) == answers.producer
         });
-        if !is_awaited {
-            return Decision::nothing(); // the answer to a transaction that is over
+        let ending = self
+            .soft
+            .completion(transactional_id)
+            .map(|completion| completion.ending);
+        if !is_awaited || ending != Some(answers.ending) {
+            return Decision::nothing(); // the answer to a transaction that is over, or to an earlier life
         }
         let is_done = self
             .soft
             .with_completion(transactional_id, |completion, counters| {
-                completion.take_answers(now, partitions, counters);
+                completion.take_answers(now, answers.partitions, counters);
                 completion.is_done()
             });
         if is_done == Some(true) {
@@ -116,11 +126,12 @@ impl TransactionCoordinator {
         transactional_id: &Arc<str>,
         decision: &mut Decision,
     ) {
-        let Some((again, late)) = self
-            .soft
-            .with_completion(transactional_id, |completion, counters| {
-                completion.take_due(now, counters)
-            })
+        let Some((ending, again, late)) =
+            self.soft
+                .with_completion(transactional_id, |completion, counters| {
+                    let (again, late) = completion.take_due(now, counters);
+                    (completion.ending, again, late)
+                })
         else {
             return;
         };
@@ -134,7 +145,8 @@ impl TransactionCoordinator {
             });
         }
         if !again.is_empty() {
-            let set = self.marker_set(transactional_id, value, again.into_iter().collect());
+            let again = again.into_iter().collect();
+            let set = self.marker_set(transactional_id, value, ending, again);
             decision.effects.push(Effect::WriteMarkers(set));
         }
     }
@@ -144,6 +156,7 @@ impl TransactionCoordinator {
         &self,
         transactional_id: &Arc<str>,
         prepare: &TransactionValue,
+        ending: u64,
         partitions: Vec<TopicPartition>,
     ) -> MarkerSet {
         MarkerSet {
@@ -151,6 +164,7 @@ impl TransactionCoordinator {
             producer_id: prepare.producer_id,
             producer_epoch: prepare.producer_epoch,
             coordinator_epoch: self.coordinator_epoch,
+            ending,
             commit: transitions::commits(prepare),
             // M-4: stored with Prepare, so that a repeat after a restart is checked by the same rule.
             transaction_version: i8::try_from(prepare.client_transaction_version).unwrap_or(2),

@@ -87,6 +87,8 @@ pub struct Counters {
 /// The markers of one transaction in a Prepare state.
 #[derive(Clone, Debug)]
 pub(crate) struct Completion {
+    /// Names this end of the transaction to the partitions that answer.
+    pub(crate) ending: u64,
     /// Sent and not answered yet.
     pub(crate) in_flight: BTreeSet<TopicPartition>,
     /// Answered with a code that asks for another try.
@@ -143,6 +145,7 @@ pub(crate) enum Cause {
 pub(crate) struct Staged {
     pub(crate) now: Now,
     pub(crate) cause: Cause,
+    pub(crate) event: u64,
 }
 
 /// The soft state of one id.
@@ -180,6 +183,8 @@ pub(crate) struct SoftState {
     pub(crate) sweep: Sweep,
     pub(crate) counters: Counters,
     pub(crate) applied_to: Option<Offset>,
+    /// The number of the event that is being decided; never one of an earlier life in the same process.
+    pub(crate) event: u64,
     /// Records of an earlier life were applied and `recovered` was not called yet (D-13).
     pub(crate) needs_recovery: bool,
 }
@@ -194,8 +199,15 @@ impl SoftState {
             sweep: Sweep::default(),
             counters: Counters::default(),
             applied_to: None,
+            event: 0,
             needs_recovery: false,
         }
+    }
+
+    /// Gives the next event its number. The monotonic clock leads it, so that a coordinator that is loaded again while
+    /// messages of the one before are on their way does not use a number twice.
+    pub(crate) fn begin_event(&mut self, now: Now) {
+        self.event = (self.event + 1).max(now.monotonic_ms << 16);
     }
 
     /// Sets the time at which `id` is looked at for its timeout.

@@ -37,6 +37,7 @@ impl TransactionCoordinator {
     /// Decides no records: a Prepare that owes no marker is completed by the next `expire`, which is due at once.
     pub fn recovered(&mut self, now: Now) -> Decision {
         self.soft.needs_recovery = false;
+        self.soft.begin_event(now);
         self.start_sweeping(now);
         self.stage(now, Cause::Other);
         let ids: Vec<_> = self.hard.ids.keys().map(Arc::clone).collect();
@@ -48,8 +49,9 @@ impl TransactionCoordinator {
                 Phase::Ongoing => self.resume_clock(now, &id),
                 Phase::Ending => {
                     let partitions: Vec<_> = transitions::partitions_of(value).collect();
-                    let set = self.marker_set(&id, value, partitions);
-                    self.begin_completion(&id, None);
+                    let ending = self.soft.event;
+                    let set = self.marker_set(&id, value, ending, partitions);
+                    self.begin_completion(&id, None, ending);
                     if set.partitions.is_empty() {
                         let finish_at = |completion: &mut Completion, _: &mut _| {
                             completion.finish_at_ms = Some(now.monotonic_ms);
@@ -87,6 +89,7 @@ impl TransactionCoordinator {
         if self.soft.needs_recovery {
             return self.recovered(now);
         }
+        self.soft.begin_event(now);
         self.start_sweeping(now);
         let due = self.soft.due(now.monotonic_ms, TIMERS_PER_STEP_MAX);
         let mut decision = Decision::nothing();

@@ -325,6 +325,7 @@ impl Shards {
                         marker,
                         coordinator,
                         transactional_id,
+                        ending: set.ending,
                         name,
                     };
                     turns.push(self.deliver(id, message));
@@ -337,6 +338,7 @@ impl Shards {
                 transactional_id: set.transactional_id,
                 producer_id: set.producer_id,
                 producer_epoch: set.producer_epoch,
+                ending: set.ending,
                 results: gone,
             };
             turns.push(self.deliver(coordinator, message));

@@ -16,6 +16,7 @@ pub(super) struct MarkerOrder {
     pub(super) marker: Marker,
     pub(super) coordinator: PartitionId,
     pub(super) transactional_id: Arc<str>,
+    pub(super) ending: u64,
     pub(super) name: TopicPartition,
 }
 
@@ -97,6 +98,7 @@ impl Shard {
             marker,
             coordinator,
             transactional_id,
+            ending,
             name,
         } = order;
         let code = match self.try_append_marker(now, id, &marker) {
@@ -107,6 +109,7 @@ impl Shard {
             transactional_id,
             producer_id: marker.producer_id,
             producer_epoch: marker.producer_epoch,
+            ending,
             results: vec![(name, code)],
         };
         let ticket = self.journal.barrier();
@@ -128,9 +131,11 @@ impl Shard {
             waiting,
             ..
         } = self;
+        // Not "unknown": that would end the marker's way (E-8), and a partition that could not be opened would keep an open
+        // transaction for ever. Sent again, the marker finds out by the topic's name whether the partition is gone.
         let partition = partitions
             .get_mut(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            .ok_or(ErrorCode::NotLeaderOrFollower)?;
         match partition.producers.check_marker(marker) {
             MarkerVerdict::Append => {}
             MarkerVerdict::AlreadyWritten => {

@@ -163,6 +163,7 @@ impl World {
                                 marker,
                                 coordinator,
                                 transactional_id,
+                                ending: set.ending,
                                 name,
                             };
                             self.shard.handle(self.now, id, message, &mut next);

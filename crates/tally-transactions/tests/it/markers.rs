@@ -17,11 +17,12 @@ fn committing() -> (World, ReplyTo, MarkerSet) {
     (world, to, set)
 }
 
-fn written(pair: (i64, i16), answers: &[(&str, ErrorCode)]) -> Command {
+fn written(set: &MarkerSet, pair: (i64, i16), answers: &[(&str, ErrorCode)]) -> Command {
     Command::MarkersWritten {
         transactional_id: Arc::from(ID),
         producer_id: ProducerId(pair.0),
         producer_epoch: ProducerEpoch(pair.1),
+        ending: set.ending,
         partitions: answers
             .iter()
             .map(|(p, code)| (partition(p), *code))
@@ -69,11 +70,15 @@ fn m11_codes_that_end_a_marker_and_codes_that_repeat_it() {
 
 #[test]
 fn m11_only_the_missing_partitions_are_asked_again() {
-    let (mut world, to, _) = committing();
-    world.send(written((1, 6), &[("t-0", ErrorCode::None)]));
+    let (mut world, to, set) = committing();
+    world.send(written(&set, (1, 6), &[("t-0", ErrorCode::None)]));
     let described = world.core.describe(ID).expect("known");
     assert_eq!(names(&described.partitions), ["t-1"]);
-    world.send(written((1, 6), &[("t-1", ErrorCode::KafkaStorageError)]));
+    world.send(written(
+        &set,
+        (1, 6),
+        &[("t-1", ErrorCode::KafkaStorageError)],
+    ));
     world.advance(50);
     world.expire();
     let set = world.take_markers();
@@ -132,21 +137,24 @@ fn answers_that_nobody_waits_for_change_nothing() {
     let (mut world, to, set) = committing();
     let stale = [
         written(
+            &set,
             (1, 5),
             &[("t-0", ErrorCode::None), ("t-1", ErrorCode::None)],
         ),
         written(
+            &set,
             (2, 6),
             &[("t-0", ErrorCode::None), ("t-1", ErrorCode::None)],
         ),
         written(
+            &set,
             (1, 6),
             &[
                 ("t-8", ErrorCode::None),
                 ("u-0", ErrorCode::KafkaStorageError),
             ],
         ),
-        written((1, 6), &[]),
+        written(&set, (1, 6), &[]),
     ];
     for command in stale.clone() {
         world.send(command);
@@ -177,6 +185,7 @@ fn s2_complete_that_finds_no_room_is_decided_again() {
         transactional_id: Arc::clone(&set.transactional_id),
         producer_id: set.producer_id,
         producer_epoch: set.producer_epoch,
+        ending: set.ending,
         partitions: answers,
     });
     assert_eq!(dropped.records.len(), 1);
@@ -219,4 +228,27 @@ fn s2_markers_sent_again_are_a_decision_of_their_own() {
         None,
         "the answer was lost with the earlier life"
     );
+}
+
+/// A TV1 client keeps pid and epoch: what was answered to the markers of one transaction says nothing of the next.
+#[test]
+fn m11_late_answers_are_not_taken_for_those_of_the_next_transaction() {
+    let mut world = World::given(value(Ongoing));
+    world.send(end((1, 5), true, Flow::Tv1));
+    let before_reload = world.take_markers();
+    world.restart();
+    let after_reload = world.take_markers();
+    assert_ne!(before_reload.ending, after_reload.ending);
+    world.answer(&before_reload, ErrorCode::None);
+    assert_eq!(world.state(), PrepareCommit, "of an earlier life");
+    world.answer(&after_reload, ErrorCode::None);
+    assert_eq!(world.state(), CompleteCommit);
+    world.ask(add((1, 5), &["t-0", "t-1"], Flow::Tv1));
+    world.send(end((1, 5), true, Flow::Tv1));
+    for late in [before_reload, after_reload] {
+        world.answer(&late, ErrorCode::None);
+        assert_eq!(world.state(), PrepareCommit, "of the transaction before");
+    }
+    world.write_markers();
+    assert_eq!(world.state(), CompleteCommit);
 }

@@ -161,6 +161,7 @@ impl World {
             transactional_id: Arc::clone(&set.transactional_id),
             producer_id: set.producer_id,
             producer_epoch: set.producer_epoch,
+            ending: set.ending,
             partitions,
         });
     }

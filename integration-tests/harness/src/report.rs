@@ -27,6 +27,7 @@ pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
     let About {
         client, control, ..
     } = *about;
+    let cuts: u64 = outcome.cuts.values().sum();
     let (name, good) = match control {
         None => (client.to_owned(), found.is_clean()),
         Some(Control::NoIdempotence) => (

@@ -162,6 +162,12 @@ fn is_transactional(part: &Part) -> bool {
     part.header.is_some_and(|header| header.is_transactional())
 }
 
+/// Whether the coordinator can be asked about a batch. One without a producer can't take part in a transaction and is
+/// left to P-16, which refuses it (D-9).
+fn takes_part(header: &BatchHeader) -> bool {
+    header.is_transactional() && header.has_producer() && header.producer_epoch.0 >= 0
+}
+
 /// P-3 and P-4. What follows the batch is ignored where Kafka ignores it.
 fn check_place(version: i16, part: &mut Part) {
     if part.refusal.is_some() {
@@ -189,7 +195,7 @@ async fn join_transaction(
     let mut pairs = parts
         .iter()
         .filter_map(Part::accepted)
-        .filter(|header| header.is_transactional());
+        .filter(|header| takes_part(header));
     let Some(first) = pairs.next() else { return };
     let pair: (ProducerId, ProducerEpoch) = (first.producer_id, first.producer_epoch);
     if pairs.any(|header| (header.producer_id, header.producer_epoch) != pair) {
@@ -211,11 +217,7 @@ async fn join_transaction(
     let mut asking = Vec::new();
     let mut names = Vec::new();
     for (at, part) in parts.iter_mut().enumerate() {
-        let Some(header) = part
-            .accepted()
-            .filter(|header| header.is_transactional())
-            .copied()
-        else {
+        let Some(header) = part.accepted().filter(|header| takes_part(header)).copied() else {
             continue;
         };
         let (Some(id), Some(topic)) = (part.id, &part.topic) else {

@@ -23,6 +23,7 @@ use tally_protocol::error_code::ErrorCode;
 use tally_protocol::ids::{CoordinatorEpoch, LeaderEpoch, PartitionId, TopicId};
 use tally_storage::{MetaError, MetaStore, Revision};
 
+use crate::config::properties::topic_property;
 use crate::config::{BrokerConfig, Overrides, TopicConfig, TopicConfigError};
 
 pub(crate) use self::names::NameError;
@@ -477,22 +478,25 @@ impl Identity {
     }
 }
 
-/// The internal topics as they are created, without their ids.
+/// The internal topics as they are created, without their ids, with Kafka's own settings for them.
 fn internal_topics(config: &BrokerConfig, incarnation: i64) -> [TopicRecord; 2] {
-    let internal = |name: &str, partition_count: i32, segment_bytes: i32| TopicRecord {
-        name: name.to_owned(),
-        id: TopicId::ZERO,
-        partition_count,
-        created_incarnation: incarnation,
-        internal: true,
-        // Kafka's own settings for them. The segment size may be below what clients may ask for.
-        overrides: Overrides::from([
-            ("cleanup.policy".to_owned(), "compact".to_owned()),
-            (
-                "internal.segment.bytes".to_owned(),
-                segment_bytes.to_string(),
-            ),
-        ]),
+    let internal = |name: &str, partition_count: i32, segment_bytes: i32| {
+        // The broker may want smaller segments for them than a topic may ask for by the name that is shown.
+        let property = match topic_property("segment.bytes") {
+            Some(row) if row.check(&segment_bytes.to_string()).is_ok() => "segment.bytes",
+            _ => "internal.segment.bytes",
+        };
+        TopicRecord {
+            name: name.to_owned(),
+            id: TopicId::ZERO,
+            partition_count,
+            created_incarnation: incarnation,
+            internal: true,
+            overrides: Overrides::from([
+                ("cleanup.policy".to_owned(), "compact".to_owned()),
+                (property.to_owned(), segment_bytes.to_string()),
+            ]),
+        }
     };
     [
         internal(
@@ -656,7 +660,11 @@ mod tests {
 
     #[test]
     fn a_new_store_gets_an_identity_and_the_internal_topics() {
-        let metadata = open(&Memory::default(), &[("offsets.topic.num.partitions", "5")]);
+        let pairs = [
+            ("offsets.topic.num.partitions", "5"),
+            ("transaction.state.log.segment.bytes", "4096"),
+        ];
+        let metadata = open(&Memory::default(), &pairs);
         assert!(metadata.is_new());
         assert_eq!(metadata.cluster_id().len(), 22);
         assert_eq!(metadata.coordinator_epoch(), CoordinatorEpoch(1));
@@ -672,6 +680,8 @@ mod tests {
         );
         assert_eq!(topics[0].partition_count, 5);
         assert_eq!(topics[0].configs.segment_bytes, 104_857_600);
+        assert!(topics[0].overrides.contains_key("segment.bytes"));
+        assert_eq!(topics[1].configs.segment_bytes, 4096);
         assert_eq!(topics[1].partition_count, 50);
     }
 

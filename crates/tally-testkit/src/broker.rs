@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Properties that every broker of the tests gets: nothing waits longer than it has to.
 const SETTINGS: [&str; 2] = [
@@ -180,6 +181,9 @@ pub fn is_reference() -> bool {
     std::env::var_os("TALLY_TEST_REFERENCE").is_some()
 }
 
+/// How long a directory is left alone: the broker of a process that has gone is still writing its last bytes.
+const SWEPT_AFTER: Duration = Duration::from_secs(300);
+
 /// A directory of this process. Those of processes that are gone are removed: a shared broker outlives every `Drop`.
 fn new_directory() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -200,7 +204,12 @@ fn sweep(parent: &Path) {
         let name = directory.file_name();
         let owner = name.to_str().and_then(|name| name.split_once('-'));
         let is_left = owner.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists());
-        if is_left {
+        let age = directory
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|modified| modified.elapsed().ok());
+        if is_left && age.is_some_and(|age| age > SWEPT_AFTER) {
             let _kept = fs::remove_dir_all(directory.path()).is_err();
         }
     }

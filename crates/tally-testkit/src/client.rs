@@ -225,6 +225,14 @@ impl Client {
         }
     }
 
+    /// Connects to `HOST:PORT`, if something listens there.
+    pub fn try_connect(address: &str) -> std::io::Result<Client> {
+        Ok(Client {
+            connection: Connection::try_open(address)?,
+            topic_ids: BTreeMap::new(),
+        })
+    }
+
     /// ApiVersions.
     #[track_caller]
     pub fn api_versions(&mut self, version: i16) -> ApiVersionsResponse {
@@ -617,6 +625,19 @@ impl Client {
         producer: Producer,
         partitions: &[(&str, i32)],
     ) -> Vec<i16> {
+        let errors = self.try_add_partitions(version, id, producer, partitions);
+        errors.expect("a response, not the end of the connection")
+    }
+
+    /// The same, or `None` if the connection ends.
+    #[track_caller]
+    pub fn try_add_partitions(
+        &mut self,
+        version: i16,
+        id: &str,
+        producer: Producer,
+        partitions: &[(&str, i32)],
+    ) -> Option<Vec<i16>> {
         let topics = partitions.iter().map(|(name, partition)| {
             AddPartitionsToTxnTopic::default()
                 .with_name(topic_name(name))
@@ -627,7 +648,7 @@ impl Client {
             .with_v3_and_below_producer_id(ProducerId(producer.id))
             .with_v3_and_below_producer_epoch(producer.epoch)
             .with_v3_and_below_topics(topics.collect());
-        let response = self.call(version, &request);
+        let response = self.try_call(version, &request)?;
         let results = &response.results_by_topic_v3_and_below;
         let error_of = |(name, index): &(&str, i32)| {
             let topics = results.iter().filter(|topic| &*topic.name.0 == *name);
@@ -635,7 +656,7 @@ impl Client {
             let result = partitions.find(|one| one.partition_index == *index);
             result.expect("answered").partition_error_code
         };
-        partitions.iter().map(error_of).collect()
+        Some(partitions.iter().map(error_of).collect())
     }
 
     /// AddPartitionsToTxn v4-5 with one transaction: its error, and the error of each partition in order.
@@ -705,6 +726,23 @@ impl Client {
             epoch: response.producer_epoch,
         };
         (response.error_code, pair)
+    }
+
+    /// The error of EndTxn, or `None` if the connection ends.
+    #[track_caller]
+    pub fn try_end_txn(
+        &mut self,
+        version: i16,
+        id: &str,
+        producer: Producer,
+        commit: bool,
+    ) -> Option<i16> {
+        let request = EndTxnRequest::default()
+            .with_transactional_id(transactional_id(id))
+            .with_producer_id(ProducerId(producer.id))
+            .with_producer_epoch(producer.epoch)
+            .with_committed(commit);
+        Some(self.try_call(version, &request)?.error_code)
     }
 
     /// The request of TxnOffsetCommit for partitions of one topic.

@@ -44,9 +44,12 @@ pub(crate) fn handle(
         .iter()
         .map(|topic| i64::from(partition_count(node, topic).max(0)))
         .sum();
+    // A name is answered once, however often it was asked for: clients take the answers for a map.
+    let mut answered = BTreeSet::new();
     let results = request
         .topics
         .iter()
+        .filter(|topic| answered.insert(topic.name.as_str()))
         .map(|topic| {
             let outcome = if twice.contains(topic.name.as_str()) {
                 Err((

@@ -1,8 +1,9 @@
 //! 12.8 Offsets in transactions.
 
 use crate::world::{PROGRAM, World, bumped};
+use kafka_protocol::messages::{DeleteTopicsRequest, OffsetFetchRequest};
 use tally_testkit::broker::Broker;
-use tally_testkit::client::{Client, Producer, is_not_ready, unique};
+use tally_testkit::client::{Client, Producer, group_id, is_not_ready, topic_name, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
 
 /// A world with a group whose plain committed offset of t-0 is 5, and a producer.
@@ -275,4 +276,57 @@ fn x240_an_unknown_topic_is_refused_alone() {
     let a = group.a;
     assert_eq!(group.world.commit4(a), 0);
     group.expect_stable(9);
+}
+
+#[test]
+fn x242_a_deleted_topic_takes_its_pending_offset_along() {
+    let mut group = Group::new();
+    group.join();
+    let doomed = group.world.another_topic(1, &[]);
+    let offsets = [(doomed.as_str(), 0, 9)];
+    let request =
+        Client::txn_offset_commit_request(&group.world.id, group.a, &group.group, &offsets);
+    assert_eq!(group.toc_of(3, &request), [0]);
+    assert_eq!(group.toc(3, 8), 0);
+    let delete = DeleteTopicsRequest::default()
+        .with_topic_names(vec![topic_name(&doomed)])
+        .with_timeout_ms(30_000);
+    let client = &mut group.world.client;
+    assert_eq!(client.call(5, &delete).responses[0].error_code, 0);
+    wait_until("the topic is gone", || {
+        client.topic(&doomed).error_code == 3
+    });
+    let a = group.a;
+    assert_eq!(group.world.commit4(a), 0);
+    group.expect_stable(8);
+    if group.world.is_kafka {
+        return; // It drops the offset when it comes to it.
+    }
+    let all = OffsetFetchRequest::default()
+        .with_group_id(group_id(&group.group))
+        .with_topics(None);
+    let response = group.world.client.call(7, &all);
+    let names: Vec<&str> = response.topics.iter().map(|t| &*t.name.0).collect();
+    assert_eq!(names, [group.world.topic.as_str()]);
+}
+
+#[test]
+fn x220_every_version_of_the_old_flow() {
+    for version in 0..=4 {
+        let mut group = Group::new();
+        let (id, topic, name) = (
+            group.world.id.clone(),
+            group.world.topic.clone(),
+            group.group.clone(),
+        );
+        let a = group.a;
+        let old = version.min(3);
+        let client = &mut group.world.client;
+        assert_eq!(client.add_offsets(version, &id, a, &name), 0, "v{version}");
+        assert_eq!(client.add_partitions(old, &id, a, &[(&topic, 0)]), [0]);
+        assert_eq!(group.toc(version, 9), 0, "v{version}");
+        assert_eq!(group.stable(), (88, -1));
+        assert_eq!(group.world.end(version, a, true), 0, "v{version}");
+        group.expect_stable(9);
+    }
 }

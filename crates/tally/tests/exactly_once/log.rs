@@ -150,6 +150,30 @@ fn x176_the_list_ends_with_the_answer() {
 }
 
 #[test]
+fn x177_a_transaction_over_three_segments() {
+    let mut world = World::with_topic(1, &[("segment.bytes", "1048576")]);
+    let a = world.ipi();
+    assert_eq!(world.apt(a), 0);
+    for sequence in 0..3 {
+        let mut batch = Batch::transactional(a.id, a.epoch, sequence, 1);
+        batch.records[0].value = Some(vec![b'x'; 600_000].into());
+        let produced = world.produce_bytes(9, true, batch.encode());
+        assert_eq!((produced.error, produced.base_offset), (0, sequence.into()));
+    }
+    assert_eq!(world.abort4(a), 0);
+    world.expect_lso(4);
+    let topic = world.topic.clone();
+    for offset in 0..3 {
+        let mut call = FetchCall::of(&topic, 0, offset, 1);
+        call.partition_max_bytes = 1;
+        let read = world.client.fetch(&call).remove(0);
+        assert_eq!(read.batches.len(), 1);
+        assert_eq!(read.aborted, Some(vec![(a.id, 0)]), "at {offset}");
+        assert_eq!(read.committed(), []);
+    }
+}
+
+#[test]
 fn x178_d11_the_list_is_in_the_order_of_first_offsets() {
     let mut world = World::new();
     let a = open(&mut world, 1, 0);

@@ -2,6 +2,7 @@
 //! the real binary. The same tests run against another broker: see `tally_testkit::broker`.
 
 mod committed_offsets;
+mod crashes;
 mod idempotent;
 mod init_producer_id;
 mod log;

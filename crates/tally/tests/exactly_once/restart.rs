@@ -2,6 +2,8 @@
 
 use crate::world::{Answer::*, PROGRAM, World};
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{ProduceCall, is_not_ready};
@@ -57,6 +59,109 @@ fn x050_d1_five_batches_are_remembered_over_a_roll_and_a_clean_stop() {
         }
         assert_eq!(world.leo(), 7);
     }
+}
+
+/// The only partition of the world's topic on the disk.
+#[track_caller]
+fn directory(world: &mut World, broker: &Broker) -> PathBuf {
+    let topic = world.topic.clone();
+    let id = world.client.topic_id(&topic).hyphenated().to_string();
+    broker.data().join("topics").join(id).join("0")
+}
+
+/// The files of a partition with that ending.
+#[track_caller]
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the partition is on the disk");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|found| found == ending))
+        .collect()
+}
+
+#[test]
+fn x052_damaged_snapshots_are_not_needed() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    if world.is_kafka {
+        return; // Its files are its own business.
+    }
+    let directory = directory(&mut world, &broker);
+    let a = world.pid();
+    assert_eq!(world.d(a, 0, 0, 3), At(0));
+    assert!(broker.stop());
+    let snapshots = files(&directory, "snapshot");
+    assert!(!snapshots.is_empty(), "a clean stop leaves one");
+    for snapshot in snapshots {
+        fs::write(snapshot, b"garbage").expect("writable");
+    }
+    broker.start_again();
+    world.reconnect(&broker);
+    assert_eq!(world.d(a, 0, 0, 3), At(0));
+    assert_eq!(world.d(a, 0, 3, 1), At(3));
+    assert_eq!(world.d(a, 0, 9, 1), Code(45));
+}
+
+#[test]
+fn x054_a_torn_batch_is_cut_off_and_appended_again() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    if world.is_kafka {
+        return; // Its files are its own business.
+    }
+    let directory = directory(&mut world, &broker);
+    let a = world.pid();
+    let first = Batch::idempotent(a, 0, 0, 3);
+    let last = Batch::idempotent(a, 0, 3, 2);
+    assert_eq!(world.plain(&first), At(0));
+    assert_eq!(world.plain(&last), At(3));
+    broker.kill();
+    let log = files(&directory, "log").remove(0);
+    let end = first.encode().len() + last.encode().len();
+    let mut bytes = fs::read(&log).expect("readable");
+    bytes[end - 10..end].fill(0);
+    fs::write(&log, bytes).expect("writable");
+    // recovery may be cut short itself, and begins again.
+    for _ in 0..3 {
+        broker.start_again();
+        broker.kill();
+    }
+    broker.start_again();
+    world.reconnect(&broker);
+    assert_eq!(world.leo(), 3);
+    assert_eq!(world.d(a, 0, 9, 1), Code(45));
+    for _ in 0..2 {
+        assert_eq!(world.plain(&last), At(3));
+    }
+    assert_eq!(world.leo(), 5);
+}
+
+#[test]
+fn x055_nothing_behind_the_cut_comes_back() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    if world.is_kafka {
+        return; // Its files are its own business.
+    }
+    let directory = directory(&mut world, &broker);
+    let a = world.pid();
+    for sequence in 0..6 {
+        assert_eq!(world.d(a, 0, sequence, 1), At(i64::from(sequence)));
+    }
+    broker.kill();
+    let log = files(&directory, "log").remove(0);
+    let size = Batch::idempotent(a, 0, 0, 1).encode().len();
+    let mut bytes = fs::read(&log).expect("readable");
+    bytes[size * 2 + 30] ^= 1;
+    fs::write(&log, bytes).expect("writable");
+    broker.start_again();
+    world.reconnect(&broker);
+    assert_eq!(world.leo(), 2);
+    assert_eq!(world.d(a, 0, 2, 1), At(2));
+    broker.kill_and_start();
+    world.reconnect(&broker);
+    assert_eq!(world.leo(), 3, "no old batch reappears");
+    assert_eq!(world.ru(0).data_offsets(), [0, 1, 2]);
 }
 
 #[test]

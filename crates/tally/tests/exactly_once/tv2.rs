@@ -1,6 +1,6 @@
 //! 12.5 Transactions whose epoch rises with every EndTxn (KIP-890): what Java and franz-go do.
 
-use crate::init_producer_id::exhaust;
+use crate::init_producer_id::{exhaust, raise_to};
 use crate::world::{Answer::*, PROGRAM, World, at_epoch, bumped};
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
@@ -154,6 +154,25 @@ fn x153_after_a_timeout_and_a_new_producer_all_is_fenced() {
     assert_eq!(world.ipi(), at_epoch(a, 2));
     assert_eq!(world.abort5(a).0, 90);
     assert_eq!(world.td12(a, 0, 1), Code(47));
+}
+
+#[test]
+fn x154_after_the_last_epoch_a_timeout_gives_a_new_pid() {
+    let mut world = World::new();
+    let before = raise_to(&mut world, i16::MAX - 2);
+    let request = world
+        .ipi_request(Some(before))
+        .with_transaction_timeout_ms(1000);
+    let (error, last) = world.client.init_producer_id(4, &request);
+    assert_eq!((error, last), (0, bumped(before)));
+    assert_eq!(world.td12(last, 0, 1), At(0));
+    wait_until("the abort", || world.lso() == 2);
+    let read = world.ru(1);
+    assert_eq!(read.markers(), [(1, i16::MAX, false)]);
+    assert_eq!(read.batches[0].header.producer_id.0, last.id);
+    let b = world.ipi();
+    assert_eq!(b.epoch, 1);
+    assert_ne!(b.id, last.id);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
 };
 use crate::server::clock::Clock;
-use crate::server::shards::Shards;
+use crate::server::shards::{PRODUCER_ID_BLOCK, Shards};
 use crate::server::{http, listener};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +24,8 @@ use tokio::sync::watch;
 
 /// Shards for each processor: a few more than tasks can run at once, so that two rarely meet at one lock.
 const SHARDS_PER_CPU: usize = 4;
+/// More shards than any machine has use for.
+const SHARDS_MAX: usize = 4096;
 
 /// Why the broker does not start.
 #[derive(Debug, Error)]
@@ -112,12 +114,15 @@ impl Broker {
         let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
         let store = FileMetaStore::open(Arc::clone(&data_dir))
             .map_err(|error| StartError::Metadata(error.to_string()))?;
+        let shard_count = shard_count(&config);
         let metadata = Arc::new(Metadata::open(
             Box::new(store),
             Arc::clone(&config),
             system_random(),
+            // A block for each shard, and one for producers without a transactional id.
+            u32::try_from(shard_count + 1).unwrap_or(1) * PRODUCER_ID_BLOCK,
         )?);
-        let shards = Arc::new(new_shards(&config, &metadata, &data_dir));
+        let shards = Arc::new(new_shards(shard_count, &config, &metadata, &data_dir));
         open_partitions(&shards, &metadata)?;
         shards.recovered();
         let (stop, stopped) = watch::channel(false);
@@ -216,13 +221,18 @@ async fn serve_http(
     Ok(local)
 }
 
+fn shard_count(config: &BrokerConfig) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = config.shards.unwrap_or(cpus * SHARDS_PER_CPU);
+    count.clamp(1, SHARDS_MAX)
+}
+
 fn new_shards(
+    count: usize,
     config: &Arc<BrokerConfig>,
     metadata: &Arc<Metadata>,
     data_dir: &Arc<DataDir>,
 ) -> Shards {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = config.shards.unwrap_or(cpus * SHARDS_PER_CPU).max(1);
     let mut random = system_random();
     let shards = (0..count)
         .map(|_| {

@@ -217,6 +217,8 @@ struct Writer {
     store: Box<dyn MetaStore + Send + Sync>,
     revision: Revision,
     random: Random,
+    /// Reserved with the start of this run and not given out yet.
+    spare_producer_ids: Range<i64>,
     next_producer_id: i64,
 }
 
@@ -239,11 +241,13 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Reads the store, raises the incarnation by one and makes what a new store lacks, all in one durable commit.
+    /// Reads the store, raises the incarnation by one, makes what a new store lacks and reserves the first producer ids of
+    /// this run, all in one durable commit: a start pays for one sync.
     pub(crate) fn open(
         store: Box<dyn MetaStore + Send + Sync>,
         config: Arc<BrokerConfig>,
         mut random: Random,
+        producer_ids: u32,
     ) -> Result<Metadata, OpenError> {
         let (entries, revision) = store.load()?;
         let mut writes = Vec::new();
@@ -263,11 +267,18 @@ impl Metadata {
         for (_, record) in records {
             image.insert(topic_of(record, &config, identity.incarnation)?);
         }
+        let first_producer_id = identity.next_producer_id;
+        let next_producer_id = first_producer_id + i64::from(producer_ids);
+        writes.push((
+            record::NEXT_PRODUCER_ID.to_owned(),
+            Some(next_producer_id.to_string()),
+        ));
         let mut writer = Writer {
             store,
             revision,
             random,
-            next_producer_id: identity.next_producer_id,
+            spare_producer_ids: first_producer_id..next_producer_id,
+            next_producer_id,
         };
         writer.commit(&writes)?;
         Ok(Metadata {
@@ -397,6 +408,12 @@ impl Metadata {
     /// Reserves producer ids. They are durable on return and never given again, used or not (I-22).
     pub(crate) fn reserve_producer_ids(&self, count: u32) -> Result<Range<i64>, MetaError> {
         let mut writer = self.write();
+        let spare = writer.spare_producer_ids.clone();
+        if spare.end - spare.start >= i64::from(count) {
+            let end = spare.start + i64::from(count);
+            writer.spare_producer_ids.start = end;
+            return Ok(spare.start..end);
+        }
         let start = writer.next_producer_id;
         let end = start
             .checked_add(i64::from(count))
@@ -641,7 +658,13 @@ mod tests {
 
     #[track_caller]
     fn open(memory: &Memory, pairs: &[(&str, &str)]) -> Metadata {
-        Metadata::open(Box::new(memory.clone()), config(pairs), counting_random()).unwrap()
+        Metadata::open(
+            Box::new(memory.clone()),
+            config(pairs),
+            counting_random(),
+            0,
+        )
+        .unwrap()
     }
 
     fn new_topic(name: &str) -> NewTopic {
@@ -721,6 +744,25 @@ mod tests {
             open(&memory, &[]).reserve_producer_ids(1).unwrap(),
             1011..1012
         );
+    }
+
+    #[test]
+    fn i22_the_first_producer_ids_are_reserved_with_the_start() {
+        let memory = Memory::default();
+        let start = || {
+            let store = Box::new(memory.clone());
+            Metadata::open(store, config(&[]), counting_random(), 20).unwrap()
+        };
+        let first = start();
+        memory.fails.store(true, Ordering::Relaxed);
+        assert_eq!(first.reserve_producer_ids(15).unwrap(), 0..15);
+        assert_eq!(first.reserve_producer_ids(5).unwrap(), 15..20);
+        assert!(
+            first.reserve_producer_ids(1).is_err(),
+            "more needs the store"
+        );
+        memory.fails.store(false, Ordering::Relaxed);
+        assert_eq!(start().reserve_producer_ids(1).unwrap(), 20..21);
     }
 
     #[test]
@@ -807,6 +849,7 @@ mod tests {
             Box::new(memory),
             config(&[("node.id", "2")]),
             counting_random(),
+            0,
         );
         let message = outcome.err().map(|error| error.to_string());
         assert_eq!(

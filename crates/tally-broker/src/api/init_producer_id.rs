@@ -2,6 +2,7 @@
 
 use crate::api::Node;
 use crate::metadata::Metadata;
+use crate::server::shards::PRODUCER_ID_BLOCK;
 use kafka_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId,
 };
@@ -9,9 +10,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId};
 use tally_transactions::{Command, Response};
-
-/// Producer ids reserved at a time (I-22).
-const BLOCK: u32 = 1000;
 
 /// The ids of producers without a transactional id (I-2).
 #[derive(Debug, Default)]
@@ -27,10 +25,12 @@ impl PlainProducerIds {
             .lock()
             .expect("a broken invariant ends the process, so no lock is ever poisoned");
         if block.is_empty() {
-            *block = metadata.reserve_producer_ids(BLOCK).map_err(|error| {
-                tracing::error!(%error, "no producer ids reserved");
-                ErrorCode::CoordinatorLoadInProgress
-            })?;
+            *block = metadata
+                .reserve_producer_ids(PRODUCER_ID_BLOCK)
+                .map_err(|error| {
+                    tracing::error!(%error, "no producer ids reserved");
+                    ErrorCode::CoordinatorLoadInProgress
+                })?;
         }
         let id = block.start;
         block.start += 1;

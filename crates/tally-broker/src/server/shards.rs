@@ -19,8 +19,8 @@ use tally_storage::StorageError;
 use tally_transactions::MarkerSet;
 use tokio::sync::{Notify, oneshot};
 
-/// Producer ids given to a shard at a time (I-22).
-const PRODUCER_ID_BLOCK: u32 = 1000;
+/// Producer ids given to a shard, or taken for producers without a transactional id, at a time (I-22).
+pub(crate) const PRODUCER_ID_BLOCK: u32 = 1000;
 /// A timer that has nothing to wait for.
 const NEVER: u64 = u64::MAX;
 

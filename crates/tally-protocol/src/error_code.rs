@@ -124,6 +124,10 @@ pub enum ErrorCode {
     GroupMaxSizeReached = 81,
     /// FENCED_INSTANCE_ID.
     FencedInstanceId = 82,
+    /// ELECTION_NOT_NEEDED.
+    ElectionNotNeeded = 84,
+    /// NO_REASSIGNMENT_IN_PROGRESS.
+    NoReassignmentInProgress = 85,
     /// GROUP_SUBSCRIBED_TO_TOPIC.
     GroupSubscribedToTopic = 86,
     /// INVALID_RECORD.
@@ -152,6 +156,8 @@ pub enum ErrorCode {
     UnsupportedEndpointType = 115,
     /// TRANSACTION_ABORTABLE.
     TransactionAbortable = 120,
+    /// INVALID_REGULAR_EXPRESSION.
+    InvalidRegularExpression = 128,
     /// REBOOTSTRAP_REQUIRED.
     RebootstrapRequired = 129,
 }

@@ -16,12 +16,14 @@
 #![forbid(unsafe_code)]
 
 mod coordinator;
+mod inspection;
 mod message;
 mod partition;
 mod recovery;
 mod shard;
 mod waiting;
 
+pub use inspection::{Inspected, Inspection};
 pub use message::{
     AppendOutcome, AppendRefusal, Deadline, EpochEnd, Isolation, LeaderEpochCheck, MarkerResult,
     MarkerTarget, OffsetLookup, OffsetQuery, Outbox, Outgoing, PartitionRole, PartitionSettings,

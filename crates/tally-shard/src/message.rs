@@ -1,5 +1,6 @@
 //! What goes into a shard and what comes out of it: values only, so that a lock, a queue or a simulation can carry them.
 
+use crate::inspection::{Inspected, Inspection};
 use bytes::BytesMut;
 use std::sync::Arc;
 use tally_groups as groups;
@@ -249,6 +250,20 @@ pub enum ShardMessage {
         /// Whom to answer.
         to: ReplyTo,
     },
+    /// Look at state without changing it.
+    Inspect {
+        /// At what.
+        what: Inspection,
+        /// Whom to answer.
+        to: ReplyTo,
+    },
+    /// Append a marker for somebody who is not a coordinator of this broker (M-10).
+    WriteMarker {
+        /// The marker.
+        marker: Marker,
+        /// Whom to answer.
+        to: ReplyTo,
+    },
     /// A command for the transaction coordinator hosted here.
     Transaction {
         /// The command.
@@ -332,6 +347,10 @@ pub enum ShardReply {
     Deleted(Result<Offset, ErrorCode>),
     /// To `DescribeProducers`.
     Producers(Result<Vec<ProducerDescription>, ErrorCode>),
+    /// To `Inspect`.
+    Inspected(Result<Inspected, ErrorCode>),
+    /// To `WriteMarker`.
+    Marker(Result<(), ErrorCode>),
     /// To `Transaction`.
     Transaction(Result<transactions::Response, ErrorCode>),
     /// To `Group` and `TransactionalOffsets`.
@@ -368,6 +387,8 @@ impl ShardReply {
             ShardReply::EpochEnd(_) => ShardReply::EpochEnd(Err(ErrorCode::NotLeaderOrFollower)),
             ShardReply::Deleted(_) => ShardReply::Deleted(Err(ErrorCode::KafkaStorageError)),
             ShardReply::Producers(_) => ShardReply::Producers(Err(ErrorCode::NotLeaderOrFollower)),
+            ShardReply::Inspected(_) => ShardReply::Inspected(Err(ErrorCode::NotCoordinator)),
+            ShardReply::Marker(_) => ShardReply::Marker(Err(ErrorCode::KafkaStorageError)),
             ShardReply::Transaction(_) => ShardReply::Transaction(Err(ErrorCode::NotCoordinator)),
             ShardReply::Group(_) => ShardReply::Group(Err(ErrorCode::NotCoordinator)),
         }

@@ -5,6 +5,7 @@
 
 mod append;
 mod coordinators;
+mod inspect;
 mod lookup;
 
 use crate::coordinator::Hosted;
@@ -242,6 +243,8 @@ impl Shard {
                     },
                 );
             }
+            ShardMessage::Inspect { what, to } => self.inspect(now, id, what, to),
+            ShardMessage::WriteMarker { marker, to } => self.write_marker(now, id, &marker, to),
             other => self.handle_rare(now, id, other, outbox),
         }
     }
@@ -320,7 +323,9 @@ impl Shard {
             | ShardMessage::Transaction { .. }
             | ShardMessage::Group { .. }
             | ShardMessage::TransactionalOffsets { .. }
-            | ShardMessage::AppendMarker { .. } => unreachable!("handled by `handle`"),
+            | ShardMessage::AppendMarker { .. }
+            | ShardMessage::Inspect { .. }
+            | ShardMessage::WriteMarker { .. } => unreachable!("handled by `handle`"),
         }
     }
 

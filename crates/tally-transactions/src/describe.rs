@@ -79,6 +79,12 @@ impl TransactionCoordinator {
             })
     }
 
+    /// Whether the log has been applied but not been gone on from: nothing may be said yet (14).
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.soft.needs_recovery
+    }
+
     /// One id; `None` if it is unknown (105).
     #[must_use]
     pub fn describe(&self, transactional_id: &str) -> Option<Description> {

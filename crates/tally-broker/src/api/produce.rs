@@ -322,6 +322,12 @@ async fn append_all(
 ) -> Vec<((usize, usize), ProducePartitionResponse)> {
     let mut asked = Vec::with_capacity(parts.len());
     for part in parts {
+        // P-30: the time that is answered is the one that was stamped.
+        let log_append_time = part
+            .topic
+            .filter(|topic| topic.configs.message_timestamp_type == TimestampType::LogAppendTime)
+            .and_then(|_| batch::parse_header(part.records.as_deref()?).ok())
+            .map(|header| header.max_timestamp);
         let outcome = match (part.refusal, part.id, part.records) {
             (Some(refusal), _, _) => Err(refusal),
             (None, Some(id), Some(batch)) => {
@@ -335,9 +341,6 @@ async fn append_all(
                 ErrorCode::UnknownServerError,
             )),
         };
-        let log_append_time = part.topic.is_some_and(|topic| {
-            topic.configs.message_timestamp_type == TimestampType::LogAppendTime
-        });
         asked.push((part.at, part.index, log_append_time, outcome));
     }
     let mut results = Vec::with_capacity(asked.len());
@@ -345,11 +348,9 @@ async fn append_all(
         let result = match outcome {
             Err(refusal) => refusal,
             Ok(asked) => match asked.reply().await {
-                Some(ShardReply::Append(Ok(appended))) => accepted(
-                    index,
-                    &appended,
-                    log_append_time.then(|| node.shards.now().wall_ms),
-                ),
+                Some(ShardReply::Append(Ok(appended))) => {
+                    accepted(index, &appended, log_append_time)
+                }
                 Some(ShardReply::Append(Err(refusal))) => {
                     let mut response = ProducePartitionResponse::refusal(index, refusal.code);
                     response.log_start_offset = refusal.log_start;

@@ -209,6 +209,11 @@ pub(crate) fn size(path: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }
 
+/// When a file was last written to, milliseconds since 1970.
+pub(crate) fn modified_ms(path: &Path) -> io::Result<i64> {
+    Ok(ms_since_1970(std::fs::metadata(path)?.modified()?))
+}
+
 /// The names in a directory, in no order; `None` where there is no such directory.
 pub(crate) fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
     let entries = match std::fs::read_dir(path) {
@@ -269,8 +274,11 @@ pub(crate) fn boot_id() -> Option<String> {
 
 /// Milliseconds since 1970, for the age of a segment whose batches have no timestamps (LR-50).
 pub(crate) fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
+    ms_since_1970(SystemTime::now())
+}
+
+fn ms_since_1970(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
 }

@@ -332,7 +332,27 @@ impl SegmentJournal {
         self.opened(partition).size_bytes()
     }
 
-    /// All segments, oldest first: for retention, which ends in [`SegmentJournal::set_log_start`].
+    /// One segment, the oldest is number 0; none behind the last. For retention, which ends in
+    /// [`SegmentJournal::set_log_start`].
+    pub fn segment(
+        &self,
+        partition: PartitionId,
+        number: usize,
+    ) -> Result<Option<SegmentInfo>, StorageError> {
+        self.log(partition)?.segment(self.place(partition), number)
+    }
+
+    /// When the segment that begins at `base` was last written to, milliseconds since 1970: its age if its batches have
+    /// no timestamps (LR-62).
+    pub fn segment_modified_ms(
+        &self,
+        partition: PartitionId,
+        base: Offset,
+    ) -> Result<i64, StorageError> {
+        PartitionLog::segment_modified_ms(self.place(partition), base)
+    }
+
+    /// All segments, oldest first.
     pub fn segments(&self, partition: PartitionId) -> Result<Vec<SegmentInfo>, StorageError> {
         self.log(partition)?.segments(self.place(partition))
     }

@@ -577,15 +577,33 @@ impl PartitionLog {
 
     /// All segments, oldest first.
     pub(crate) fn segments(&self, place: Place<'_>) -> Result<Vec<SegmentInfo>, StorageError> {
-        let infos = self.segments.iter().map(|segment| {
-            Ok(SegmentInfo {
-                base: segment.base,
-                end: segment.end,
-                bytes: segment.size,
-                max_timestamp: segment.largest(place, &self.options)?.0,
-            })
-        });
-        infos.collect()
+        let infos = self.segments.iter();
+        infos.map(|segment| self.info(place, segment)).collect()
+    }
+
+    /// One segment, the oldest is number 0; none behind the last.
+    pub(crate) fn segment(
+        &self,
+        place: Place<'_>,
+        number: usize,
+    ) -> Result<Option<SegmentInfo>, StorageError> {
+        let segment = self.segments.get(number);
+        segment.map(|segment| self.info(place, segment)).transpose()
+    }
+
+    fn info(&self, place: Place<'_>, segment: &Segment) -> Result<SegmentInfo, StorageError> {
+        Ok(SegmentInfo {
+            base: segment.base,
+            end: segment.end,
+            bytes: segment.size,
+            max_timestamp: segment.largest(place, &self.options)?.0,
+        })
+    }
+
+    /// When the log of the segment that begins at `base` was last written to, milliseconds since 1970 (LR-62).
+    pub(crate) fn segment_modified_ms(place: Place<'_>, base: Offset) -> Result<i64, StorageError> {
+        let path = place.file(base, LOG);
+        disk::modified_ms(&path).map_err(failed("look at", path))
     }
 
     /// Moves the log start up: durable before it returns, then whole segments below it go (CR-22).
@@ -595,6 +613,8 @@ impl PartitionLog {
         log_start: Offset,
     ) -> Result<(), StorageError> {
         if log_start <= self.log_start {
+            // What was the last segment then may lie below the log start since.
+            self.drop_segments_below(place, self.log_start);
             return Ok(());
         }
         if log_start > self.log_end {

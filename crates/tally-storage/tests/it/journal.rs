@@ -456,6 +456,33 @@ fn lr61_the_last_segment_can_be_closed_for_retention() {
     };
     assert_eq!(segments[0], first);
     assert_eq!((segments.len(), segments[1].base), (2, Offset(10)));
+    for (number, expected) in segments.iter().map(Some).chain([None]).enumerate() {
+        let segment = log.journal.segment(PARTITION, number).expect("listed");
+        assert_eq!(segment.as_ref(), expected);
+    }
+}
+
+#[test]
+fn lr61_what_was_the_last_segment_goes_when_another_has_begun() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(LogOptions::default());
+    log.fill(5);
+    log.journal
+        .set_log_start(PARTITION, Offset(10))
+        .expect("raised");
+    assert_eq!(disk.bases(), [0], "appends go into it");
+    log.journal.roll(PARTITION).expect("rolled");
+    log.journal
+        .set_log_start(PARTITION, Offset(10))
+        .expect("nothing to raise");
+    assert_eq!(disk.bases(), [10]);
+    log.stop();
+    let (log, recovered) = disk.start(LogOptions::default());
+    assert_eq!(
+        (recovered.log_start, recovered.log_end),
+        (Offset(10), Offset(10))
+    );
+    drop(log);
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! The house is tidy: walls between the crates stand, every module says what it is for, and the rules that the documents
+//! state have the tests that the documents name. Reads the sources as text, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a source file at most.
+const LINES_MAX: usize = 2000;
+
+/// What each crate may depend on among our own (architecture.md): arrows point down only.
+const WALLS: &[(&str, &[&str])] = &[
+    ("tally-protocol", &[]),
+    ("tally-producer-state", &["tally-protocol"]),
+    ("tally-transactions", &["tally-protocol"]),
+    ("tally-groups", &["tally-protocol"]),
+    ("tally-storage", &["tally-protocol"]),
+    (
+        "tally-shard",
+        &[
+            "tally-protocol",
+            "tally-producer-state",
+            "tally-transactions",
+            "tally-groups",
+            "tally-storage",
+        ],
+    ),
+    (
+        "tally-broker",
+        &[
+            "tally-protocol",
+            "tally-producer-state",
+            "tally-transactions",
+            "tally-groups",
+            "tally-storage",
+            "tally-shard",
+        ],
+    ),
+    ("tally", &["tally-broker"]),
+    ("tally-testkit", &["tally-protocol"]),
+];
+
+/// Crates that must not see a runtime, a socket or a terminal.
+const PURE: &[&str] = &[
+    "tally-protocol",
+    "tally-producer-state",
+    "tally-transactions",
+    "tally-groups",
+    "tally-shard",
+    "tally-storage",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the crate lies two folders below the root")
+        .to_owned()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files below `folder` with this ending, build output left out.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder is readable") {
+            let path = entry.expect("the entry is readable").path();
+            if path.is_dir() {
+                if path.file_name().is_some_and(|name| name != "target") {
+                    folders.push(path);
+                }
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == ending)
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The names in `[dependencies]` of a manifest.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    manifest
+        .lines()
+        .skip_while(|line| line.trim() != "[dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| {
+            let name = line.split(['.', ' ', '=']).next()?;
+            (!name.is_empty() && !name.starts_with('#')).then(|| name.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_walls_between_the_crates_stand() {
+    let crates = root().join("crates");
+    let walls: BTreeMap<&str, &[&str]> = WALLS.iter().copied().collect();
+    for entry in fs::read_dir(&crates).expect("the crates are readable") {
+        let name = entry.expect("the entry is readable").file_name();
+        let name = name.to_str().expect("crates have plain names");
+        let allowed = walls
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} has no row in WALLS"));
+        let manifest = read(&crates.join(name).join("Cargo.toml"));
+        for dependency in dependencies(&manifest) {
+            let ours = dependency.starts_with("tally");
+            assert!(
+                !ours || allowed.contains(&dependency.as_str()),
+                "{name} must not know {dependency}"
+            );
+            assert!(
+                !(PURE.contains(&name)
+                    && ["tokio", "clap", "anyhow"].contains(&dependency.as_str())),
+                "{name} must not know {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_stays_one_subject() {
+    let root = root();
+    for folder in ["crates", "integration-tests"] {
+        for path in files(&root.join(folder), "rs") {
+            let source = read(&path);
+            assert!(
+                source
+                    .lines()
+                    .next()
+                    .is_some_and(|line| line.starts_with("//!")),
+                "{} does not open with //!",
+                path.display()
+            );
+            assert!(
+                source.lines().count() <= LINES_MAX,
+                "{} is longer than {LINES_MAX} lines",
+                path.display()
+            );
+        }
+    }
+}
+
+/// How a test is looked for in the sources, for each name in backquotes that looks like one: `x012_what_holds`, or its
+/// beginning alone, with the module it is in: `offsets::g83_…`.
+fn tests_named_in(document: &str) -> BTreeSet<String> {
+    document
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|word| {
+            let name = word.rsplit("::").next().unwrap_or(word);
+            let (name, end) = name
+                .strip_suffix('…')
+                .map_or((name, "("), |name| (name, ""));
+            let rest = name.trim_start_matches(|c: char| c.is_ascii_lowercase());
+            let letters = name.len() - rest.len();
+            let is_test = (1..=3).contains(&letters)
+                && rest.starts_with(|c: char| c.is_ascii_digit())
+                && rest.contains('_')
+                && rest
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            is_test.then(|| format!("fn {name}{end}"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_tests_that_the_documents_name_exist() {
+    let root = root();
+    let sources: String = files(&root.join("crates"), "rs")
+        .iter()
+        .map(|path| read(path))
+        .collect();
+    for document in ["docs/exactly-once.md", "docs/groups.md"] {
+        let named = tests_named_in(&read(&root.join(document)));
+        assert!(named.len() > 20, "{document} names tests: {}", named.len());
+        for test in named {
+            assert!(
+                sources.contains(&test),
+                "{document} names {test}…), which does not exist"
+            );
+        }
+    }
+}
+
+/// Rows of the tables of rules: `| P-33, P-34 | … | tests |`.
+fn rule_rows(document: &str) -> Vec<(&str, &str)> {
+    document
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let rule = *cells.first()?;
+            let is_rule = rule.split_once('-').is_some_and(|(letters, rest)| {
+                !letters.is_empty()
+                    && letters.chars().all(|c| c.is_ascii_uppercase())
+                    && rest.starts_with(|c: char| c.is_ascii_digit())
+            });
+            (is_rule && cells.len() >= 3).then(|| (rule, *cells.last().unwrap_or(&"")))
+        })
+        .collect()
+}
+
+#[test]
+fn every_rule_of_exactly_once_names_its_test() {
+    let document = read(&root().join("docs/exactly-once.md"));
+    let rows = rule_rows(&document);
+    assert!(
+        rows.len() > 50,
+        "the tables of rules are found: {}",
+        rows.len()
+    );
+    for (rule, tests) in rows {
+        assert!(
+            !tests.is_empty(),
+            "{rule} names no test, nor says why it has none"
+        );
+    }
+}

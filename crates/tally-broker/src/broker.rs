@@ -1,6 +1,6 @@
 //! The broker's life: open the data, recover, listen, stop.
 
-use crate::api::{Node, PlainProducerIds};
+use crate::api::{FetchSessions, Node, PlainProducerIds};
 use crate::config::BrokerConfig;
 use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tally_groups as groups;
-use tally_shard::{PartitionRole, PartitionSettings, Shard, ShardSettings};
+use tally_shard::{PartitionRole, PartitionSettings, RetentionSettings, Shard, ShardSettings};
 use tally_storage::{
     DataDir, FileMetaStore, LogOptions, OpenDirError, SegmentJournal, StorageError,
 };
@@ -140,6 +140,7 @@ impl Broker {
             metadata: Arc::clone(&metadata),
             shards: Arc::clone(&shards),
             producer_ids: PlainProducerIds::default(),
+            fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         });
         tokio::spawn(listener::serve(node, listener, stopped));
         ready.store(true, Ordering::Release);
@@ -233,16 +234,19 @@ fn new_shards(
     metadata: &Arc<Metadata>,
     data_dir: &Arc<DataDir>,
 ) -> Shards {
-    let mut random = system_random();
     let shards = (0..count)
         .map(|_| {
-            let mut seed = [0; 8];
-            random(&mut seed);
-            let settings = shard_settings(config, metadata, u64::from_ne_bytes(seed));
+            let settings = shard_settings(config, metadata, random_number());
             Shard::new(settings, SegmentJournal::new(Arc::clone(data_dir)))
         })
         .collect();
     Shards::new(shards, Arc::clone(metadata), Clock::start())
+}
+
+fn random_number() -> u64 {
+    let mut bytes = [0; 8];
+    system_random()(&mut bytes);
+    u64::from_ne_bytes(bytes)
 }
 
 fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> ShardSettings {
@@ -266,6 +270,7 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
         seed,
         producer_id_expiration_ms: config.producer_id_expiration_ms,
         producer_id_expiration_check_ms: config.producer_id_expiration_check_interval_ms,
+        retention_check_ms: config.log_retention_check_interval_ms,
     }
 }
 
@@ -297,6 +302,11 @@ pub(crate) fn partition_settings(topic: &Topic) -> PartitionSettings {
         role,
         leader_epoch: topic.leader_epoch(),
         log: log_options(topic),
+        retention: RetentionSettings {
+            delete: topic.configs.cleanup_policy.delete,
+            retention_ms: topic.configs.retention_ms,
+            retention_bytes: topic.configs.retention_bytes,
+        },
     }
 }
 

@@ -186,6 +186,8 @@ pub struct BrokerConfig {
     pub socket_request_max_bytes: usize,
     /// Most bytes in a Fetch response.
     pub fetch_max_bytes: usize,
+    /// Most fetch sessions remembered; 0: every fetch is a full one.
+    pub fetch_session_slots: usize,
     /// Most connections.
     pub max_connections: usize,
     /// Idle connections are closed after this; below 0: never.
@@ -204,6 +206,8 @@ pub struct BrokerConfig {
     pub offsets_topic_num_partitions: i32,
     /// Segment size of `__consumer_offsets`.
     pub offsets_topic_segment_bytes: i32,
+    /// How often old segments are looked for.
+    pub log_retention_check_interval_ms: u64,
     /// Longest transaction a producer may ask for.
     pub transaction_max_timeout_ms: i32,
     /// How long an idle transactional id lives.
@@ -261,6 +265,7 @@ impl BrokerConfig {
             message_max_bytes: values.int("message.max.bytes"),
             socket_request_max_bytes: values.unsigned("socket.request.max.bytes"),
             fetch_max_bytes: values.unsigned("fetch.max.bytes"),
+            fetch_session_slots: values.unsigned("max.incremental.fetch.session.cache.slots"),
             max_connections: values.unsigned("max.connections"),
             connections_max_idle_ms: values.long("connections.max.idle.ms"),
             group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
@@ -270,6 +275,7 @@ impl BrokerConfig {
             offset_metadata_max_bytes: values.unsigned("offset.metadata.max.bytes"),
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
+            log_retention_check_interval_ms: values.unsigned("log.retention.check.interval.ms"),
             transaction_max_timeout_ms: values.int("transaction.max.timeout.ms"),
             transactional_id_expiration_ms: i64::from(values.int("transactional.id.expiration.ms")),
             transaction_abort_timed_out_interval_ms: values
@@ -507,7 +513,7 @@ mod tests {
     #[test]
     fn properties_without_effect_are_said_in_one_line_each() {
         let (_, warnings) = config(&[
-            ("log.retention.hours", "1"),
+            ("log.segment.delete.delay.ms", "1"),
             ("num.io.threads", "8"),
             ("process.roles", "broker,controller"),
             ("controller.quorum.voters", "1@localhost:9093"),
@@ -516,7 +522,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "1 property is known but does nothing yet (log.retention.hours)",
+                "1 property is known but does nothing yet (log.segment.delete.delay.ms)",
                 "3 properties have no meaning here (controller.quorum.voters, num.io.threads, process.roles)",
             ]
         );

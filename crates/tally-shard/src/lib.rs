@@ -20,6 +20,7 @@ mod inspection;
 mod message;
 mod partition;
 mod recovery;
+mod retention;
 mod shard;
 mod waiting;
 
@@ -29,4 +30,5 @@ pub use message::{
     MarkerTarget, OffsetLookup, OffsetQuery, Outbox, Outgoing, PartitionRole, PartitionSettings,
     ReadOutcome, ReadRequest, ReplyTo, ShardMessage, ShardReply, WaiterId,
 };
+pub use retention::RetentionSettings;
 pub use shard::{Shard, ShardSettings};

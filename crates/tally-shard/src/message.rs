@@ -1,6 +1,7 @@
 //! What goes into a shard and what comes out of it: values only, so that a lock, a queue or a simulation can carry them.
 
 use crate::inspection::{Inspected, Inspection};
+use crate::retention::RetentionSettings;
 use bytes::BytesMut;
 use std::sync::Arc;
 use tally_groups as groups;
@@ -52,6 +53,8 @@ pub struct PartitionSettings {
     pub leader_epoch: LeaderEpoch,
     /// Segment sizes and the like.
     pub log: LogOptions,
+    /// Which records go after a while.
+    pub retention: RetentionSettings,
 }
 
 /// The leader epoch a request believes in; [`LeaderEpoch::NONE`] asks for no check (LR-82).
@@ -184,6 +187,8 @@ pub enum ShardMessage {
     Configure {
         /// The new options.
         log: LogOptions,
+        /// Which records go after a while.
+        retention: RetentionSettings,
     },
     /// Forget a partition and remove its files.
     Delete,

@@ -96,13 +96,18 @@ impl Partition {
         }
     }
 
-    /// Keeps the producers' state as of `at`. A snapshot only shortens the next start: a failure is logged.
-    pub(crate) fn write_snapshot(&self, journal: &mut SegmentJournal, at: Offset) {
+    /// Keeps the producers' state as of `at`. A snapshot only shortens the next start, unless the log start moves
+    /// (D-10): a failure is logged and returned as `false`.
+    pub(crate) fn write_snapshot(&self, journal: &mut SegmentJournal, at: Offset) -> bool {
         if self.producers.is_empty() {
-            return;
+            return true;
         }
-        if let Err(error) = journal.write_snapshot(self.id, at, &self.producers.snapshot(at)) {
-            tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
+        match journal.write_snapshot(self.id, at, &self.producers.snapshot(at)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
+                false
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod append;
 mod coordinators;
 mod inspect;
 mod lookup;
+mod retain;
 
 use crate::coordinator::Hosted;
 use crate::message::{Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
@@ -38,6 +39,8 @@ pub struct ShardSettings {
     pub producer_id_expiration_ms: u64,
     /// How often that is checked, milliseconds.
     pub producer_id_expiration_check_ms: u64,
+    /// How often old segments are looked for, milliseconds (LR-60).
+    pub retention_check_ms: u64,
 }
 
 /// The owner of some partitions.
@@ -50,6 +53,7 @@ pub struct Shard {
     producer_ids: ProducerIdBlock,
     deadlines: BTreeSet<(u64, PartitionId)>,
     expiry_check_ms: Option<u64>,
+    retention: retain::Pass,
 }
 
 impl Shard {
@@ -64,6 +68,7 @@ impl Shard {
             producer_ids: ProducerIdBlock { next: 0, end: 0 },
             deadlines: BTreeSet::new(),
             expiry_check_ms: None,
+            retention: retain::Pass::default(),
         }
     }
 
@@ -87,6 +92,7 @@ impl Shard {
         self.recover_hosts(now);
         self.expiry_check_ms =
             Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
+        self.schedule_first_retention(now);
         self.release(now, outbox);
     }
 
@@ -114,10 +120,13 @@ impl Shard {
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let first = self.deadlines.first().map(|(deadline, _)| *deadline);
-        [first, self.expiry_check_ms].into_iter().flatten().min()
+        [first, self.expiry_check_ms, self.retention.due_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Does what is due: sessions, transaction timeouts, forgotten producers.
+    /// Does what is due: sessions, transaction timeouts, forgotten producers, old segments.
     pub fn expire(&mut self, now: Now, outbox: &mut Outbox) {
         let due: Vec<PartitionId> = self
             .deadlines
@@ -140,6 +149,7 @@ impl Shard {
             self.expiry_check_ms =
                 Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
         }
+        self.retain(now, outbox);
         self.release(now, outbox);
     }
 
@@ -293,12 +303,7 @@ impl Shard {
                 let deleted = self.delete_records(id, before, outbox);
                 self.reply(to, ShardReply::Deleted(deleted));
             }
-            ShardMessage::DescribeProducers { to } => {
-                let producers = self
-                    .partition(id)
-                    .map(|partition| partition.producers.describe());
-                self.reply(to, ShardReply::Producers(producers));
-            }
+            ShardMessage::DescribeProducers { to } => self.describe_producers(id, to),
             ShardMessage::CancelWaiter(waiter) => {
                 if let Ok(partition) = self.partition(id) {
                     partition.cancel_waiter(waiter);
@@ -309,9 +314,10 @@ impl Shard {
                     tracing::error!(partition = %id, %error, "partition not opened");
                 }
             }
-            ShardMessage::Configure { log } => {
+            ShardMessage::Configure { log, retention } => {
                 if let Ok(partition) = self.partition(id) {
                     partition.settings.log = log;
+                    partition.settings.retention = retention;
                     self.journal.set_options(id, log);
                 }
             }

@@ -62,6 +62,14 @@ impl Shard {
         }
     }
 
+    /// What is remembered of producers (L-3).
+    pub(super) fn describe_producers(&mut self, id: PartitionId, to: ReplyTo) {
+        let producers = self
+            .partition(id)
+            .map(|partition| partition.producers.describe());
+        self.reply(to, ShardReply::Producers(producers));
+    }
+
     /// A marker that an operator orders (M-10, L-4); who asked hears of it when it is durable.
     pub(super) fn write_marker(&mut self, now: Now, id: PartitionId, marker: &Marker, to: ReplyTo) {
         let written = self.try_append_marker(now, id, marker);

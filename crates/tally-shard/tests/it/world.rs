@@ -12,7 +12,8 @@ use tally_protocol::{
 };
 use tally_shard::{
     AppendOutcome, AppendRefusal, Isolation, Outbox, Outgoing, PartitionRole, PartitionSettings,
-    ReadOutcome, ReadRequest, ReplyTo, Shard, ShardMessage, ShardReply, ShardSettings,
+    ReadOutcome, ReadRequest, ReplyTo, RetentionSettings, Shard, ShardMessage, ShardReply,
+    ShardSettings, WaiterId,
 };
 use tally_storage::{DataDir, LogOptions, SegmentJournal};
 use tally_transactions as transactions;
@@ -32,6 +33,11 @@ pub(crate) const GROUPS: PartitionId = PartitionId {
     index: 0,
 };
 
+/// The wall clock at the beginning, and the timestamp of all batches.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+/// Between two passes of retention.
+pub(crate) const RETENTION_CHECK_MS: u64 = 300_000;
+
 /// The shard and its files.
 pub(crate) struct World {
     dir: TempDir,
@@ -39,10 +45,20 @@ pub(crate) struct World {
     incarnation: i32,
     next_reply: u64,
     now: Now,
+    /// Of the data partition and all others.
+    log: LogOptions,
+    retention: RetentionSettings,
+    /// Fetches that were woken.
+    pub(crate) woken: Vec<WaiterId>,
 }
 
 impl World {
     pub(crate) fn new() -> World {
+        World::with(LogOptions::default(), RetentionSettings::KEEP_ALL)
+    }
+
+    /// With other settings of the log, for all partitions.
+    pub(crate) fn with(log: LogOptions, retention: RetentionSettings) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let shard = open(&dir, 1);
         let mut world = World {
@@ -52,8 +68,11 @@ impl World {
             next_reply: 1,
             now: Now {
                 monotonic_ms: 1000,
-                wall_ms: 1_700_000_000_000,
+                wall_ms: START_MS,
             },
+            log,
+            retention,
+            woken: Vec::new(),
         };
         world.recover();
         world
@@ -76,6 +95,9 @@ impl World {
             incarnation,
             next_reply,
             now,
+            log,
+            retention,
+            woken,
         } = self;
         stop(&mut shard);
         drop(shard);
@@ -87,9 +109,40 @@ impl World {
             incarnation,
             next_reply,
             now,
+            log,
+            retention,
+            woken,
         };
         world.recover();
         world
+    }
+
+    /// Moves the clock; what is due meanwhile is done at its time.
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
+        let until_ms = self.now.monotonic_ms + ms;
+        while let Some(due_ms) = self.shard.next_deadline_ms().filter(|due| *due <= until_ms) {
+            self.move_clock(due_ms.max(self.now.monotonic_ms));
+            self.turn();
+        }
+        self.move_clock(until_ms);
+    }
+
+    fn move_clock(&mut self, to_ms: u64) {
+        let passed = to_ms - self.now.monotonic_ms;
+        self.now.monotonic_ms = to_ms;
+        self.now.wall_ms += i64::try_from(passed).expect("a short time");
+    }
+
+    /// Moves the clock and does nothing.
+    pub(crate) fn skip_ms(&mut self, ms: u64) {
+        self.move_clock(self.now.monotonic_ms + ms);
+    }
+
+    /// What the timer does once.
+    pub(crate) fn turn(&mut self) {
+        let mut outbox = Outbox::default();
+        self.shard.expire(self.now, &mut outbox);
+        self.carry(outbox);
     }
 
     fn recover(&mut self) {
@@ -103,7 +156,8 @@ impl World {
             let settings = PartitionSettings {
                 role,
                 leader_epoch,
-                log: LogOptions::default(),
+                log: self.log,
+                retention: self.retention,
             };
             self.shard
                 .open(self.now, id, settings, &mut outbox)
@@ -137,6 +191,7 @@ impl World {
         let mut queue = VecDeque::from([outbox]);
         while let Some(outbox) = queue.pop_front() {
             replies.extend(outbox.replies);
+            self.woken.extend(outbox.wakes);
             for message in outbox.messages {
                 let mut next = Outbox::default();
                 match message {
@@ -276,18 +331,27 @@ impl World {
     }
 
     pub(crate) fn read(&mut self, isolation: Isolation) -> ReadOutcome {
+        self.read_from(Offset::ZERO, isolation, None).expect("read")
+    }
+
+    pub(crate) fn read_from(
+        &mut self,
+        from: Offset,
+        isolation: Isolation,
+        waiter: Option<WaiterId>,
+    ) -> Result<ReadOutcome, ErrorCode> {
         let request = ReadRequest {
-            from: Offset::ZERO,
+            from,
             max_bytes: 1 << 20,
             first_whole: true,
             isolation,
             current_leader_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
-            waiter: None,
+            waiter,
             wanted_bytes: 1,
         };
         match self.ask(DATA, |to| ShardMessage::Read { request, to }) {
-            ShardReply::Read(Ok(outcome)) => outcome,
+            ShardReply::Read(outcome) => outcome,
             other => panic!("{other:?}"),
         }
     }
@@ -323,6 +387,7 @@ fn open(dir: &TempDir, incarnation: i32) -> Shard {
         seed: 7,
         producer_id_expiration_ms: 86_400_000,
         producer_id_expiration_check_ms: 600_000,
+        retention_check_ms: RETENTION_CHECK_MS,
     };
     Shard::new(settings, SegmentJournal::new(Arc::new(data_dir)))
 }
@@ -334,11 +399,8 @@ pub(crate) fn batch(
     values: &[&str],
     transactional: bool,
 ) -> BytesMut {
-    let mut builder = BatchBuilder::new(1_700_000_000_000).producer(
-        producer_id,
-        producer_epoch,
-        Sequence(sequence),
-    );
+    let mut builder =
+        BatchBuilder::new(START_MS).producer(producer_id, producer_epoch, Sequence(sequence));
     if transactional {
         builder = builder.transactional();
     }

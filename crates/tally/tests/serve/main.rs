@@ -245,7 +245,7 @@ fn what_has_no_effect_is_said_at_start() {
     let dir = new_dir();
     let arguments = [
         "--set",
-        "log.retention.hours=1",
+        "log.segment.delete.delay.ms=1",
         "--set",
         "num.io.threads=8",
     ];
@@ -253,7 +253,7 @@ fn what_has_no_effect_is_said_at_start() {
     served.signal(Signal::TERM);
     let (_, _, log) = served.ended();
     for expected in [
-        "1 property is known but does nothing yet (log.retention.hours)",
+        "1 property is known but does nothing yet (log.segment.delete.delay.ms)",
         "1 property has no meaning here (num.io.threads)",
     ] {
         assert!(log.contains(expected), "{log}");

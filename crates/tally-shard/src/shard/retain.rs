@@ -1,0 +1,191 @@
+//! Retention: old segments go, a few in a turn.
+//!
+//! A pass goes over all partitions with clients' records, in the order of their ids. A turn of it changes one partition
+//! at most and removes a few segments of that; the rest of the pass comes in later turns, so that requests get theirs in
+//! between. The logs of coordinators are never touched: they hold the coordinators' state.
+
+use super::Shard;
+use crate::message::{Outbox, PartitionRole};
+use crate::retention::{Candidate, Facts, Plan, plan};
+use std::ops::Bound;
+use tally_protocol::{Now, Offset, PartitionId};
+use tally_storage::{SegmentJournal, StorageError};
+
+/// The first pass comes so long after the start at the latest, milliseconds (LR-60).
+const FIRST_PASS_MS: u64 = 30_000;
+/// Segments removed in a turn.
+const SEGMENTS_A_TURN: usize = 16;
+/// Partitions looked at in a turn.
+const PARTITIONS_A_TURN: usize = 64;
+/// Time between two turns of a pass, milliseconds.
+const BETWEEN_TURNS_MS: u64 = 1;
+
+/// Where retention is.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// When the next turn comes, milliseconds of the monotonic clock.
+    due_ms: Option<u64>,
+    /// The pass has dealt with the partitions up to this one.
+    done: Option<PartitionId>,
+}
+
+impl Pass {
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+}
+
+/// How a partition was left.
+enum Left {
+    /// As it was.
+    Alone,
+    /// With nothing more to remove.
+    Clean,
+    /// With more to remove.
+    Unfinished,
+}
+
+impl Shard {
+    pub(super) fn schedule_first_retention(&mut self, now: Now) {
+        let wait_ms = self.settings.retention_check_ms.min(FIRST_PASS_MS);
+        self.retention.due_ms = Some(now.monotonic_ms + wait_ms);
+    }
+
+    /// One turn of a pass, if it is due.
+    pub(super) fn retain(&mut self, now: Now, outbox: &mut Outbox) {
+        if self
+            .retention
+            .due_ms
+            .is_none_or(|due_ms| due_ms > now.monotonic_ms)
+        {
+            return;
+        }
+        self.retention.due_ms = Some(now.monotonic_ms + BETWEEN_TURNS_MS);
+        for _ in 0..PARTITIONS_A_TURN {
+            let after = self
+                .retention
+                .done
+                .map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((&id, _)) = self.partitions.range((after, Bound::Unbounded)).next() else {
+                self.retention = Pass {
+                    due_ms: Some(now.monotonic_ms + self.settings.retention_check_ms),
+                    done: None,
+                };
+                return;
+            };
+            match self.retain_partition(now, id, outbox) {
+                Left::Alone => self.retention.done = Some(id),
+                Left::Clean => {
+                    self.retention.done = Some(id);
+                    return;
+                }
+                Left::Unfinished => return,
+            }
+        }
+    }
+
+    fn retain_partition(&mut self, now: Now, id: PartitionId, outbox: &mut Outbox) -> Left {
+        let plan = match self.plan_retention(now, id) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(partition = %id, %error, "segments not looked at");
+                return Left::Alone;
+            }
+        };
+        if let Some(timestamp_ms) = plan.from_the_future {
+            tracing::warn!(partition = %id, timestamp_ms, "a timestamp in the future keeps a segment");
+        }
+        let Some(log_start) = plan.log_start else {
+            return Left::Alone;
+        };
+        match self.remove_segments(id, plan.roll, log_start, outbox) {
+            Ok(()) if plan.more => Left::Unfinished,
+            Ok(()) => Left::Clean,
+            Err(error) => {
+                tracing::error!(partition = %id, %error, "old segments not removed");
+                Left::Clean
+            }
+        }
+    }
+
+    fn plan_retention(&self, now: Now, id: PartitionId) -> Result<Plan, StorageError> {
+        let Some(partition) = self.partitions.get(&id) else {
+            return Ok(Plan::default());
+        };
+        if partition.settings.role != PartitionRole::Data {
+            return Ok(Plan::default());
+        }
+        let facts = Facts {
+            now_ms: now.wall_ms,
+            log_start: self.journal.log_start(id),
+            high_watermark: partition.high_watermark,
+            size_bytes: self.journal.size_bytes(id),
+        };
+        let mut failed = None;
+        let oldest = (0..).map_while(|number| {
+            let found = candidate(&self.journal, id, number);
+            found.map_err(|error| failed = Some(error)).ok().flatten()
+        });
+        let retention = &partition.settings.retention;
+        let plan = plan(retention, facts, oldest, SEGMENTS_A_TURN);
+        failed.map_or(Ok(plan), Err)
+    }
+
+    /// Raises the log start over whole segments.
+    fn remove_segments(
+        &mut self,
+        id: PartitionId,
+        roll: bool,
+        log_start: Offset,
+        outbox: &mut Outbox,
+    ) -> Result<(), StorageError> {
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return Ok(());
+        };
+        let before = self.journal.log_start(id);
+        // A disk may be too full for another segment: the ones before the last can go all the same.
+        let rolled = if roll { self.journal.roll(id) } else { Ok(()) };
+        // D-10: a start replays from the log start on, and must not forget the producers of what lies below it.
+        let kept = partition.write_snapshot(&mut self.journal, partition.log_end);
+        let log_start = match &rolled {
+            Ok(()) => log_start,
+            Err(_) => last_base(&self.journal, id)?,
+        };
+        self.journal.set_log_start(id, log_start)?;
+        if !kept {
+            // Now there may be room for it.
+            partition.write_snapshot(&mut self.journal, partition.log_end);
+        }
+        if self.journal.log_start(id) > before {
+            outbox.wakes.extend(partition.take_waiters());
+            tracing::debug!(partition = %id, %before, log_start = %self.journal.log_start(id), "old segments removed");
+        }
+        rolled
+    }
+}
+
+fn candidate(
+    journal: &SegmentJournal,
+    id: PartitionId,
+    number: usize,
+) -> Result<Option<Candidate>, StorageError> {
+    let Some(segment) = journal.segment(id, number)? else {
+        return Ok(None);
+    };
+    let newest_ms = if segment.max_timestamp < 0 {
+        journal.segment_modified_ms(id, segment.base)?
+    } else {
+        segment.max_timestamp
+    };
+    Ok(Some(Candidate {
+        end: segment.end,
+        bytes: segment.bytes,
+        newest_ms,
+        is_last: segment.end == journal.log_end(id) && journal.segment(id, number + 1)?.is_none(),
+    }))
+}
+
+fn last_base(journal: &SegmentJournal, id: PartitionId) -> Result<Offset, StorageError> {
+    let last = journal.segments(id)?.pop();
+    Ok(last.map_or(Offset::ZERO, |last| last.base))
+}

@@ -285,6 +285,7 @@ fn m09_a_retry_of_a_committed_batch_is_answered_with_its_offset() {
     assert_eq!(world.apt(a), 0);
     assert_eq!(world.td9(a, 0, 1), At(0));
     assert_eq!(world.commit4(a), 0);
+    world.expect_lso(2);
     // Outside a transaction it is refused by the verification.
     assert_eq!(world.td9(a, 0, 1), Code(48));
     assert_eq!(world.apt(a), 0);

@@ -9,6 +9,10 @@ use kafka_protocol::protocol::StrBytes;
 use std::sync::Arc;
 use tally_groups::{Command, JoinRequest, JoinResponse, NewMember, Response, ReturningMember};
 use tally_protocol::ErrorCode;
+use tally_protocol::wire::STRING_BYTES_MAX;
+
+/// What is appended to a name to make a member's id: a dash and a uuid.
+const ID_SUFFIX_BYTES: usize = 1 + 36;
 
 /// A new member is asked to come back with its id (KIP-394).
 const WITH_MEMBER_ID_REQUIRED: i16 = 4;
@@ -43,7 +47,7 @@ fn translate(client: &Client, version: i16, request: &JoinGroupRequest) -> JoinR
     JoinRequest {
         group: Arc::from(request.group_id.as_str()),
         member_id: Arc::from(request.member_id.as_str()),
-        new_member_id: Arc::from(format!("{named_after}-{}", random_uuid())),
+        new_member_id: new_member_id(named_after),
         instance_id,
         client_id: Arc::from(client.id()),
         client_host: Arc::from(format!("/{}", client.peer.ip())),
@@ -70,6 +74,15 @@ fn translate(client: &Client, version: i16, request: &JoinGroupRequest) -> JoinR
             ReturningMember::ToldOldLeader
         },
     }
+}
+
+/// GR-24. The id goes out as a string of the wire and into records, so a name of the longest kind is cut.
+fn new_member_id(named_after: &str) -> Arc<str> {
+    let mut end = named_after.len().min(STRING_BYTES_MAX - ID_SUFFIX_BYTES);
+    while !named_after.is_char_boundary(end) {
+        end -= 1;
+    }
+    Arc::from(format!("{}-{}", &named_after[..end], random_uuid()))
 }
 
 fn random_uuid() -> uuid::Uuid {
@@ -131,6 +144,20 @@ mod tests {
             assert_eq!(response.member_id.as_str(), "m");
             let mut bytes = bytes::BytesMut::new();
             response.encode(&mut bytes, version).unwrap();
+        }
+    }
+
+    #[test]
+    fn gr24_an_id_is_a_string_of_the_wire_whatever_it_is_named_after() {
+        let id = new_member_id("c");
+        assert_eq!((id.len(), &id[..2]), (38, "c-"));
+        for name in [
+            "x".repeat(STRING_BYTES_MAX),
+            "ä".repeat(STRING_BYTES_MAX / 2),
+        ] {
+            let id = new_member_id(&name);
+            assert!(id.len() <= STRING_BYTES_MAX, "{}", id.len());
+            assert!(id.len() > STRING_BYTES_MAX - 2);
         }
     }
 

@@ -19,6 +19,10 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 
+/// Bytes of records in a response at most, whatever `fetch.max.bytes` says: a frame's length is a positive int32, and the
+/// framing and one large first batch come on top.
+const RESPONSE_BYTES_MAX: usize = 1 << 30;
+
 /// One partition of the request, found.
 struct Wanted {
     topic_at: usize,
@@ -87,9 +91,11 @@ fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
     (request.session_epoch > 0).then_some(ErrorCode::FetchSessionIdNotFound)
 }
 
-/// LR-100: the partitions behind the names or ids.
+/// LR-100: the partitions behind the names or ids. One that is named twice is fetched once: each mention could bring a
+/// whole batch.
 fn find(node: &Node, version: i16, request: &FetchRequest) -> Vec<Wanted> {
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut seen = BTreeSet::new();
     for (topic_at, topic) in request.topics.iter().enumerate() {
         let known = match &topic.name {
             Some(name) => node.metadata.topic(name.as_str()),
@@ -106,6 +112,11 @@ fn find(node: &Node, version: i16, request: &FetchRequest) -> Vec<Wanted> {
                     .map(|id| (id, topic.leader_epoch()))
                     .ok_or(ErrorCode::UnknownTopicOrPartition),
             };
+            if let Ok((id, _)) = place
+                && !seen.insert(id)
+            {
+                continue;
+            }
             wanted.push(Wanted {
                 topic_at,
                 place,
@@ -128,8 +139,12 @@ async fn read_until_content(
     let deadline =
         Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let may_wait = request.max_wait_ms > 0 && !wanted.is_empty();
-    let mut registered = BTreeSet::new();
-    let pass = loop {
+    let mut registered = Registered {
+        node,
+        waiter: client.waiter,
+        partitions: BTreeSet::new(),
+    };
+    loop {
         let waiter = may_wait.then_some(client.waiter);
         let pass = read_all(node, version, &limits, wanted, waiter, &mut registered).await;
         if !may_wait
@@ -137,20 +152,32 @@ async fn read_until_content(
             || pass.found_bytes >= limits.min_bytes
             || node.shards.is_stopping()
         {
-            break pass;
+            return pass;
         }
         if tokio::time::timeout_at(deadline, client.bell.notified())
             .await
             .is_err()
         {
-            break read_all(node, version, &limits, wanted, None, &mut registered).await;
+            return read_all(node, version, &limits, wanted, None, &mut registered).await;
         }
-    };
-    for id in registered {
-        node.shards
-            .tell(id, ShardMessage::CancelWaiter(client.waiter));
     }
-    pass
+}
+
+/// The partitions at which the bell is registered. They are told when the fetch is over, also when its connection ends
+/// while it waits.
+struct Registered<'a> {
+    node: &'a Node,
+    waiter: WaiterId,
+    partitions: BTreeSet<PartitionId>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        for id in std::mem::take(&mut self.partitions) {
+            let cancelled = ShardMessage::CancelWaiter(self.waiter);
+            self.node.shards.tell(id, cancelled);
+        }
+    }
 }
 
 /// The limits of one fetch, bytes (LR-103).
@@ -162,7 +189,7 @@ struct Limits {
 
 impl Limits {
     fn of(node: &Node, request: &FetchRequest) -> Limits {
-        let server_max = node.config.fetch_max_bytes;
+        let server_max = node.config.fetch_max_bytes.min(RESPONSE_BYTES_MAX);
         let max_bytes = usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(server_max);
@@ -187,7 +214,7 @@ async fn read_all(
     limits: &Limits,
     wanted: &[Wanted],
     waiter: Option<WaiterId>,
-    registered: &mut BTreeSet<PartitionId>,
+    registered: &mut Registered<'_>,
 ) -> Pass {
     let mut pass = Pass {
         partitions: Vec::with_capacity(wanted.len()),
@@ -211,7 +238,7 @@ async fn read_all(
                     wanted_bytes: limits.min_bytes.max(1),
                 };
                 if waiter.is_some() {
-                    registered.insert(id);
+                    registered.partitions.insert(id);
                 }
                 match node.ask(id, |to| ShardMessage::Read { request, to }).await {
                     Some(ShardReply::Read(outcome)) => outcome,
@@ -259,11 +286,14 @@ fn refused(
     wanted: &Wanted,
     code: ErrorCode,
 ) -> FetchPartitionResponse<Slice> {
-    // LR-109.
-    let code = if code == ErrorCode::KafkaStorageError && version <= 5 {
-        ErrorCode::NotLeaderOrFollower
-    } else {
-        code
+    let code = match code {
+        // LR-109.
+        ErrorCode::KafkaStorageError if version <= 5 => ErrorCode::NotLeaderOrFollower,
+        // Deleted since it was found, perhaps while the fetch was parked (11.4).
+        ErrorCode::UnknownTopicOrPartition if version >= 13 && wanted.place.is_ok() => {
+            ErrorCode::UnknownTopicId
+        }
+        code => code,
     };
     let mut response = FetchPartitionResponse::refusal(wanted.request.index, code);
     if let (ErrorCode::FencedLeaderEpoch, Ok((_, leader_epoch)), 16..) =

@@ -1,13 +1,17 @@
 //! One client connection: frames in, responses out, in order.
 //!
 //! Invariants: one request is processed at a time, so batches of a producer keep their order (P-52) and responses leave
-//! in request order; memory grows as bytes arrive, never by an announced length; a frame that can't be read closes this
-//! connection and no other. Responses are written together when more requests are already here, and at the latest
-//! before a request waits for something.
+//! in request order; memory grows as bytes arrive, never by an announced length, and is given back in quiet times; a
+//! frame that can't be read closes this connection and no other. Responses are written together when more requests are
+//! already here, and at the latest before a request waits for something.
+//!
+//! While a request waits (a long poll, a rebalance) the socket is still read, within a bound, so that a peer that has
+//! gone is noticed and does not keep what it waited for.
 
 use crate::api::{self, Answer, Client, Node};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::io::ErrorKind::TimedOut;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +27,15 @@ use tokio::sync::watch;
 
 /// Bytes read at a time at least.
 const READ_BYTES: usize = 16 * 1024;
+/// What a buffer may keep when nothing comes: more than that was needed for a large frame.
+const KEPT_BYTES: usize = 64 * 1024;
+/// How long nothing has to come for a large buffer to be given back.
+const QUIET: Duration = Duration::from_secs(1);
+/// Bytes read while a request waits (LR-151).
+const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a request that waits may go on once its peer has closed its side: long enough for everything but a long poll
+/// or a rebalance, for which nobody stays half-closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Responses held back for later ones at most.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 /// Pieces of one system call (the kernel's limit is 1024).
@@ -45,19 +58,16 @@ pub(crate) async fn serve(
     let bell = node.shards.register_waiter(waiter);
     let client = Client::new(peer, waiter, bell);
     let (reader, writer) = stream.into_split();
+    let idle_max = u64::try_from(node.config.connections_max_idle_ms)
+        .ok()
+        .map(Duration::from_millis);
     let mut connection = Connection {
-        frames: Frames {
-            reader,
-            buffer: BytesMut::new(),
-            frame_bytes_max: node.config.socket_request_max_bytes,
-            idle_max: u64::try_from(node.config.connections_max_idle_ms)
-                .ok()
-                .map(Duration::from_millis),
-        },
+        frames: Frames::new(reader, node.config.socket_request_max_bytes, idle_max),
         responses: Responses {
             writer,
             queue: VecDeque::new(),
             held_bytes: 0,
+            idle_max,
         },
         client,
     };
@@ -118,7 +128,9 @@ impl Connection {
             return Err(End::Closed);
         };
         let Connection {
-            responses, client, ..
+            frames,
+            responses,
+            client,
         } = self;
         let answer = {
             let answering = api::answer(node, client, frame);
@@ -126,9 +138,10 @@ impl Connection {
             tokio::select! {
                 biased;
                 answer = &mut answering => answer,
-                flushed = responses.flush(), if !responses.is_empty() => {
-                    flushed?;
-                    answering.await
+                gone = attend(frames, responses) => {
+                    gone?;
+                    let last = tokio::time::timeout(LAST_WORDS, answering).await;
+                    last.map_err(|_| End::Closed)?
                 }
             }
         };
@@ -146,16 +159,35 @@ impl Connection {
     }
 }
 
+/// What a connection does while a request waits: it lets go of the answers before it, then watches the peer. Ends when
+/// that has closed its side.
+async fn attend(frames: &mut Frames, responses: &mut Responses) -> std::io::Result<()> {
+    responses.flush().await?;
+    frames.read_ahead().await
+}
+
 /// Frames of a connection.
 struct Frames {
     reader: OwnedReadHalf,
     buffer: BytesMut,
+    /// Bytes of the buffer's allocation, at most; its capacity shrinks as frames are split off.
+    allocated: usize,
     frame_bytes_max: usize,
     /// `connections.max.idle.ms`; negative is for ever.
     idle_max: Option<Duration>,
 }
 
 impl Frames {
+    fn new(reader: OwnedReadHalf, frame_bytes_max: usize, idle_max: Option<Duration>) -> Frames {
+        Frames {
+            reader,
+            buffer: BytesMut::new(),
+            allocated: 0,
+            frame_bytes_max,
+            idle_max,
+        }
+    }
+
     /// Whether a whole frame is here already.
     fn has_frame(&self) -> Result<bool, End> {
         Ok(self
@@ -170,10 +202,11 @@ impl Frames {
             return Ok(None);
         };
         let length = i32::from_be_bytes(*length);
-        let api = frame::peek_key(frame).and_then(|(key, _)| api_table::lookup(key));
-        let bytes_max = api.map_or(self.frame_bytes_max, |api| {
-            api.request_bytes_max(self.frame_bytes_max)
-        });
+        let bytes_max = match frame::peek_key(frame).map(|(key, _)| (key, api_table::lookup(key))) {
+            Some((_, Some(api))) => api.request_bytes_max(self.frame_bytes_max),
+            Some((key, None)) => return Err(End::Refused(format!("api key {key} is not served"))),
+            None => self.frame_bytes_max,
+        };
         match usize::try_from(length) {
             Ok(length) if (FRAME_BYTES_MIN..=bytes_max).contains(&length) => Ok(Some(length)),
             _ => Err(End::Refused(format!(
@@ -191,27 +224,66 @@ impl Frames {
                 let mut frame = self.buffer.split_to(4 + length);
                 return Ok(Some(frame.split_off(4)));
             }
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 2 {
-                // Grows with what has arrived: a length that is announced but never sent costs nothing.
-                let more = READ_BYTES.max(self.buffer.len());
-                self.buffer.reserve(more);
-            }
-            let read = self.reader.read_buf(&mut self.buffer);
-            let read = match self.idle_max {
-                Some(idle_max) => match tokio::time::timeout(idle_max, read).await {
-                    Ok(read) => read?,
-                    // Nothing from the client for so long: it reconnects when it has something to say.
-                    Err(_) => return Ok(None),
-                },
-                None => read.await?,
+            self.make_room();
+            let wait_max = if self.is_oversized() {
+                Some(QUIET)
+            } else {
+                self.idle_max
             };
-            if read == 0 {
-                return Ok(None);
-            }
-            if self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
+            let read = within(wait_max, self.reader.read_buf(&mut self.buffer)).await;
+            match read {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == TimedOut && self.is_oversized() => self.give_back(),
+                // Nothing from the client for so long: it reconnects when it has something to say.
+                Err(error) if error.kind() == TimedOut => return Ok(None),
+                Err(error) => return Err(End::Failed(error)),
             }
         }
+    }
+
+    /// Reads what comes, within a bound, until the peer closes its side.
+    async fn read_ahead(&mut self) -> std::io::Result<()> {
+        while self.buffer.len() < READ_AHEAD_BYTES_MAX {
+            self.make_room();
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Grows with what has arrived: a length that is announced but never sent costs nothing.
+    fn make_room(&mut self) {
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 2 {
+            self.buffer.reserve(READ_BYTES.max(self.buffer.len()));
+            self.allocated = self.allocated.max(self.buffer.capacity());
+        }
+    }
+
+    fn is_oversized(&self) -> bool {
+        self.allocated > KEPT_BYTES.max(2 * self.buffer.len() + READ_BYTES)
+    }
+
+    /// Moves what is there to a buffer of its size.
+    fn give_back(&mut self) {
+        let mut buffer = BytesMut::with_capacity(self.buffer.len() + READ_BYTES);
+        buffer.extend_from_slice(&self.buffer);
+        self.allocated = buffer.capacity();
+        self.buffer = buffer;
+    }
+}
+
+/// Waits for `io`, for `wait_max` at most.
+async fn within<T>(
+    wait_max: Option<Duration>,
+    io: impl Future<Output = std::io::Result<T>>,
+) -> std::io::Result<T> {
+    match wait_max {
+        Some(wait_max) => tokio::time::timeout(wait_max, io)
+            .await
+            .unwrap_or_else(|_| Err(TimedOut.into())),
+        None => io.await,
     }
 }
 
@@ -220,13 +292,11 @@ struct Responses {
     writer: OwnedWriteHalf,
     queue: VecDeque<Bytes>,
     held_bytes: usize,
+    /// How long a peer may take nothing of what is written: then it has been idle for too long (LR-156).
+    idle_max: Option<Duration>,
 }
 
 impl Responses {
-    fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     async fn push(&mut self, piece: Piece<Slice>) -> Result<(), End> {
         let bytes = match piece {
             Piece::Framing(bytes) => bytes,
@@ -253,7 +323,7 @@ impl Responses {
                     .take(WRITE_PIECES_MAX)
                     .map(|bytes| IoSlice::new(bytes))
                     .collect();
-                self.writer.write_vectored(&pieces).await?
+                within(self.idle_max, self.writer.write_vectored(&pieces)).await?
             };
             if written == 0 {
                 return Err(std::io::ErrorKind::WriteZero.into());
@@ -276,5 +346,76 @@ impl Responses {
             written -= front.len();
             self.queue.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, Frames, OwnedWriteHalf) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (reader, writer) = accepted.unwrap().0.into_split();
+        (peer.unwrap(), Frames::new(reader, 100 << 20, None), writer)
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(test)
+    }
+
+    fn produce_frame(bytes: usize) -> Vec<u8> {
+        let mut frame = i32::try_from(bytes).unwrap().to_be_bytes().to_vec();
+        frame.resize(4 + bytes, 0);
+        frame
+    }
+
+    #[test]
+    fn lr158_a_large_buffer_is_given_back_and_what_it_holds_stays() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let sent = [produce_frame(1 << 20), vec![0, 0, 0, 10, 7]].concat();
+            peer.write_all(&sent[..sent.len() - 5]).await.unwrap();
+            let frame = frames.next().await.ok().flatten().unwrap();
+            assert_eq!(frame.len(), 1 << 20);
+            drop(frame);
+            assert!(frames.is_oversized());
+            peer.write_all(&sent[sent.len() - 5..]).await.unwrap();
+            frames.make_room();
+            frames.reader.read_buf(&mut frames.buffer).await.unwrap();
+            frames.give_back();
+            assert!(!frames.is_oversized());
+            assert!(frames.allocated <= KEPT_BYTES);
+            assert_eq!(frames.buffer[..], [0, 0, 0, 10, 7]);
+        });
+    }
+
+    #[test]
+    fn lr151_what_is_read_while_a_request_waits_is_bounded() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let sent = vec![0; 256 << 10];
+            tokio::select! {
+                ended = frames.read_ahead() => panic!("the peer is there: {ended:?}"),
+                written = peer.write_all(&sent) => written.unwrap(),
+            }
+            assert!(frames.buffer.len() < 2 * READ_AHEAD_BYTES_MAX);
+        });
+    }
+
+    #[test]
+    fn a_peer_that_goes_is_noticed_while_a_request_waits() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            peer.write_all(&[0, 0, 0, 10]).await.unwrap();
+            drop(peer);
+            frames.read_ahead().await.unwrap();
+            assert_eq!(frames.buffer[..], [0, 0, 0, 10]);
+        });
     }
 }

@@ -1,6 +1,22 @@
 //! What clients that are broken, gone or malicious must not be able to do (B-26): end the broker, make it keep what
 //! nobody needs, or make it answer megabytes for bytes.
 
+mod connections;
 mod names;
 
+use tally_testkit::broker::Broker;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tally");
+
+/// How many sockets the broker has.
+fn sockets(broker: &Broker) -> usize {
+    let directory = format!("/proc/{}/fd", broker.pid());
+    let files = std::fs::read_dir(directory).expect("the broker runs");
+    let is_socket = |path: &std::path::Path| {
+        std::fs::read_link(path).is_ok_and(|file| file.to_string_lossy().starts_with("socket:"))
+    };
+    files
+        .flatten()
+        .filter(|file| is_socket(&file.path()))
+        .count()
+}

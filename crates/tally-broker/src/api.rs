@@ -59,6 +59,9 @@ use tokio::sync::Notify;
 pub(crate) const INTERNAL_TOPICS: [&str; 3] =
     [CONSUMER_OFFSETS, TRANSACTION_STATE, "__share_group_state"];
 
+/// Bytes a response may have: its length is a positive int32.
+const RESPONSE_BYTES_MAX: usize = 1 << 30;
+
 /// What all handlers share.
 pub(crate) struct Node {
     pub(crate) config: Arc<BrokerConfig>,
@@ -391,6 +394,10 @@ fn encode<R: Encodable + HeaderVersion>(head: &RequestHead, response: &R) -> Ans
     let version = head.api.crate_version(head.api_version);
     let encoded = || -> anyhow::Result<BytesMut> {
         let body_bytes = response.compute_size(version)?;
+        anyhow::ensure!(
+            body_bytes <= RESPONSE_BYTES_MAX,
+            "{body_bytes} bytes, allowed are {RESPONSE_BYTES_MAX}"
+        );
         let mut frame =
             frame::begin_response(head.api, head.api_version, head.correlation_id, body_bytes);
         response.encode(&mut frame, version)?;

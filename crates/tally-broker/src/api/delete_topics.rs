@@ -6,6 +6,7 @@ use crate::metadata::Topic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tally_protocol::{ErrorCode, TopicId};
 use uuid::Uuid;
@@ -24,11 +25,14 @@ pub(crate) fn handle(
             .map(|name| DeleteTopicState::default().with_name(Some(name)))
             .collect()
     };
+    let mut mentions: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    for topic in &wanted {
+        *mentions.entry(key(topic)).or_default() += 1;
+    }
     let responses = wanted
         .iter()
         .map(|topic| {
-            let twice = wanted.iter().filter(|other| same(topic, other)).count() > 1;
-            let outcome = if twice {
+            let outcome = if mentions.get(&key(topic)).is_some_and(|count| *count > 1) {
                 Err((
                     ErrorCode::InvalidRequest,
                     "the request names this topic twice".to_owned(),
@@ -42,11 +46,13 @@ pub(crate) fn handle(
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-fn same(one: &DeleteTopicState, other: &DeleteTopicState) -> bool {
-    match (&one.name, &other.name) {
-        (Some(one), Some(other)) => one == other,
-        (None, None) => one.topic_id == other.topic_id,
-        _ => false,
+/// What makes two topics of a request the same.
+type Key<'a> = (Option<&'a str>, Option<Uuid>);
+
+fn key(topic: &DeleteTopicState) -> Key<'_> {
+    match &topic.name {
+        Some(name) => (Some(name.as_str()), None),
+        None => (None, Some(topic.topic_id)),
     }
 }
 

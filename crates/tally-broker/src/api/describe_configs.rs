@@ -9,6 +9,7 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use std::collections::BTreeSet;
 use tally_protocol::ErrorCode;
 
 /// Resource type: a topic.
@@ -28,9 +29,12 @@ pub(crate) fn handle(
         documentation: version >= 3 && request.include_documentation,
         kinds: version >= 3,
     };
+    // A resource that is named twice is answered once: a few bytes must not ask for kilobytes again and again.
+    let mut seen = BTreeSet::new();
     let results = request
         .resources
         .iter()
+        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.as_str())))
         .map(|resource| describe(node, resource, &shown))
         .collect();
     DescribeConfigsResponse::default().with_results(results)

@@ -9,11 +9,9 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use std::collections::BTreeSet;
 use tally_protocol::compression::decompress;
 use tally_protocol::record::Records;
+use tally_protocol::validate::inflated_bytes_max;
 use tally_protocol::{BatchView, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use tally_shard::{Isolation, OffsetLookup, OffsetQuery, ShardMessage, ShardReply};
-
-/// Bytes that a stored batch may unpack to: it passed the same bound when it was produced.
-const UNPACKED_BYTES_MAX: usize = 1 << 30;
 
 pub(crate) async fn handle(
     node: &Node,
@@ -140,7 +138,9 @@ fn find_in_batch(
 ) -> Result<Found, ErrorCode> {
     let batch = BatchView::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
     let header = batch.header();
-    let block = decompress(header.codec(), batch.records(), UNPACKED_BYTES_MAX)
+    // The bound under which it was produced.
+    let unpacked_bytes_max = inflated_bytes_max(batch.records().len());
+    let block = decompress(header.codec(), batch.records(), unpacked_bytes_max)
         .map_err(|_| ErrorCode::CorruptMessage)?;
     let append_time = header.attributes & tally_protocol::batch::LOG_APPEND_TIME_BIT != 0;
     let mut best: Option<(Offset, i64)> = None;

@@ -10,6 +10,7 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_protocol::{ErrorCode, TopicId};
 use uuid::Uuid;
@@ -58,8 +59,11 @@ pub(crate) fn handle(node: &Node, version: i16, request: MetadataRequest) -> Met
         Some(topics) => {
             let may_create = node.config.auto_create_topics_enable
                 && (version < 4 || request.allow_auto_topic_creation);
+            // A topic that is named twice is answered once: a few bytes must not ask for megabytes again and again.
+            let mut seen = BTreeSet::new();
             topics
                 .iter()
+                .filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id)))
                 .map(|topic| match find(node, topic, may_create) {
                     Ok(found) => describe(&found),
                     Err(code) => {

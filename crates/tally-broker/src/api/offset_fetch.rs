@@ -8,6 +8,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_groups::{Command, FetchRequest, FetchedOffset, FetchedTopic, Response, TopicToFetch};
 use tally_protocol::{ErrorCode, TopicId};
@@ -32,8 +33,12 @@ pub(crate) async fn handle(
         return fetch_one(node, version, request, require_stable).await;
     }
     let mut groups = Vec::with_capacity(request.groups.len());
+    let mut seen = BTreeSet::new();
     for group in request.groups {
-        groups.push(fetch_group(node, version, group, require_stable).await);
+        // Named twice, answered once: a few bytes must not ask for all offsets of a group again and again.
+        if seen.insert(group.group_id.clone()) {
+            groups.push(fetch_group(node, version, group, require_stable).await);
+        }
     }
     OffsetFetchResponse::default().with_groups(groups)
 }
@@ -135,7 +140,7 @@ async fn fetch(
 ) -> Result<Vec<FetchedTopic>, ErrorCode> {
     let request = FetchRequest {
         group: Arc::from(group),
-        topics,
+        topics: topics.map(each_once),
         require_stable,
     };
     match node.group(group, Command::FetchOffsets(request), 0).await {
@@ -146,6 +151,18 @@ async fn fetch(
         Err(ErrorCode::CoordinatorNotAvailable) => Err(ErrorCode::NotCoordinator),
         Err(code) => Err(code),
     }
+}
+
+/// Every partition once: each mention could bring 4 KiB of metadata.
+fn each_once(mut topics: Vec<TopicToFetch>) -> Vec<TopicToFetch> {
+    let mut seen = BTreeSet::new();
+    for topic in &mut topics {
+        let name = Arc::clone(&topic.topic);
+        topic
+            .partitions
+            .retain(|partition| seen.insert((Arc::clone(&name), *partition)));
+    }
+    topics
 }
 
 fn refuse_topic(topic: TopicToFetch, error: ErrorCode) -> FetchedTopic {

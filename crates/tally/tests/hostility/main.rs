@@ -1,6 +1,7 @@
 //! What clients that are broken, gone or malicious must not be able to do (B-26): end the broker, make it keep what
 //! nobody needs, or make it answer megabytes for bytes.
 
+mod answers;
 mod connections;
 mod names;
 

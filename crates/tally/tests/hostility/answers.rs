@@ -1,0 +1,101 @@
+//! Few bytes of request, few bytes of answer: what is named twice is answered once.
+
+use crate::PROGRAM;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::fetch_request::FetchTopic;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::{
+    DeleteTopicsRequest, DescribeConfigsRequest, MetadataRequest, OffsetFetchRequest,
+};
+use tally_testkit::broker::Broker;
+use tally_testkit::client::{Client, FetchCall, group_id, text, topic_name, unique};
+
+const TIMES: usize = 1000;
+
+fn client_with_topic() -> (Client, String) {
+    let mut client = Client::connect(Broker::shared(PROGRAM));
+    let topic = unique("h");
+    client.create_topic(&topic, 1, &[]);
+    (client, topic)
+}
+
+#[test]
+fn metadata_names_a_topic_once() {
+    let (mut client, topic) = client_with_topic();
+    let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(&topic)));
+    let request = MetadataRequest::default().with_topics(Some(vec![wanted; TIMES]));
+    assert_eq!(client.call(9, &request).topics.len(), 1);
+}
+
+#[test]
+fn describe_configs_shows_a_resource_once() {
+    let (mut client, topic) = client_with_topic();
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(&topic));
+    let broker = DescribeConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(text("1"));
+    let mut resources = vec![resource; TIMES];
+    resources.extend(vec![broker; TIMES]);
+    let request = DescribeConfigsRequest::default().with_resources(resources);
+    assert_eq!(client.call(4, &request).results.len(), 2);
+}
+
+#[test]
+fn offset_fetch_answers_a_group_and_a_partition_once() {
+    let (mut client, topic) = client_with_topic();
+    let group = unique("g");
+    assert_eq!(client.commit_offset(&group, &topic, 0, 5), 0);
+    let wanted = OffsetFetchRequestTopics::default()
+        .with_name(topic_name(&topic))
+        .with_partition_indexes(vec![0; TIMES]);
+    let wanted = OffsetFetchRequestGroup::default()
+        .with_group_id(group_id(&group))
+        .with_topics(Some(vec![wanted; 2]));
+    let request = OffsetFetchRequest::default().with_groups(vec![wanted; TIMES]);
+    let response = client.call(8, &request);
+    assert_eq!(response.groups.len(), 1);
+    let topics = &response.groups[0].topics;
+    let answered: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    assert_eq!(answered, 1);
+    assert_eq!(topics[0].partitions[0].committed_offset, 5);
+}
+
+#[test]
+fn a_fetch_reads_a_partition_once() {
+    let (mut client, topic) = client_with_topic();
+    assert_eq!(client.produce_plain(&topic, 0, 1).error, 0);
+    let mut request = client.fetch_request(&FetchCall::of(&topic, 0, 0, 0));
+    let wanted: FetchTopic = request.topics[0].clone();
+    request.topics = vec![wanted; TIMES];
+    let response = client.call(12, &request);
+    let answered = response
+        .responses
+        .iter()
+        .map(|topic| topic.partitions.len());
+    assert_eq!(answered.sum::<usize>(), 1);
+}
+
+#[test]
+fn delete_topics_tells_names_apart_that_come_twice() {
+    let (mut client, topic) = client_with_topic();
+    let absent = unique("h");
+    let state = |name: &str| DeleteTopicState::default().with_name(Some(topic_name(name)));
+    let topics = vec![state(&topic), state(&absent), state(&topic)];
+    let request = DeleteTopicsRequest::default()
+        .with_topics(topics)
+        .with_timeout_ms(1000);
+    let response = client.call(6, &request);
+    let codes: Vec<i16> = response
+        .responses
+        .iter()
+        .map(|row| row.error_code)
+        .collect();
+    assert_eq!(codes, [42, 3, 42]);
+    assert_eq!(client.latest(&topic, 0), 0);
+}

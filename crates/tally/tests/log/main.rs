@@ -9,5 +9,6 @@ mod hostile;
 mod list_offsets;
 mod metadata;
 mod produce;
+mod retention;
 mod sessions;
 mod topics;

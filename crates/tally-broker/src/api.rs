@@ -6,12 +6,21 @@
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
+mod alter_partition_reassignments;
 mod api_versions;
+mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
+mod describe_transactions;
+mod elect_leaders;
 mod end_txn;
 mod fetch;
 mod find_coordinator;
@@ -19,9 +28,14 @@ mod heartbeat;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
+mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
@@ -30,6 +44,7 @@ mod sync_group;
 mod topics;
 mod transaction;
 mod txn_offset_commit;
+mod write_txn_markers;
 
 pub(crate) use init_producer_id::PlainProducerIds;
 
@@ -38,8 +53,8 @@ use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::shards::Shards;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    HeartbeatRequest, JoinGroupRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-    SyncGroupRequest,
+    HeartbeatRequest, JoinGroupRequest, ListPartitionReassignmentsRequest, SaslAuthenticateRequest,
+    SaslHandshakeRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
@@ -50,7 +65,7 @@ use tally_protocol::ids::coordinator_partition;
 use tally_protocol::request::FromBody;
 use tally_protocol::response::Piece;
 use tally_protocol::{ErrorCode, PartitionId, api_table};
-use tally_shard::{ReplyTo, ShardMessage, ShardReply, WaiterId};
+use tally_shard::{Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, WaiterId};
 use tally_storage::Slice;
 use tally_transactions as transactions;
 use tokio::sync::Notify;
@@ -181,6 +196,18 @@ impl Node {
         }
     }
 
+    /// Looks at what a partition keeps.
+    pub(crate) async fn inspect(
+        &self,
+        id: PartitionId,
+        what: Inspection,
+    ) -> Result<Inspected, ErrorCode> {
+        match self.ask(id, |to| ShardMessage::Inspect { what, to }).await {
+            Some(ShardReply::Inspected(seen)) => seen,
+            _ => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
     /// Asks the owner of a partition; `None` when the broker is stopping.
     pub(crate) async fn ask(
         &self,
@@ -233,6 +260,21 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::DELETE_RECORDS
         | api_table::DESCRIBE_CONFIGS
         | api_table::DESCRIBE_CLUSTER => administration(node, head, body).await,
+        api_table::LIST_GROUPS
+        | api_table::DESCRIBE_GROUPS
+        | api_table::DELETE_GROUPS
+        | api_table::OFFSET_DELETE
+        | api_table::LIST_TRANSACTIONS
+        | api_table::DESCRIBE_TRANSACTIONS
+        | api_table::DESCRIBE_PRODUCERS
+        | api_table::WRITE_TXN_MARKERS => coordination(node, head, body).await,
+        api_table::CREATE_PARTITIONS
+        | api_table::DESCRIBE_LOG_DIRS
+        | api_table::ELECT_LEADERS
+        | api_table::ALTER_PARTITION_REASSIGNMENTS
+        | api_table::LIST_PARTITION_REASSIGNMENTS
+        | api_table::LIST_CONFIG_RESOURCES
+        | api_table::DESCRIBE_TOPIC_PARTITIONS => layout(node, head, body).await,
         _ => reading(node, head, body).await,
     }
 }
@@ -326,6 +368,97 @@ async fn administration(node: &Node, head: &RequestHead, body: Bytes) -> Answer 
         }
         api_table::DESCRIBE_CLUSTER => {
             serve(head, body, async |q| describe_cluster::handle(node, v, q)).await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// What operators ask of the coordinators and of producers' states.
+async fn coordination(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::LIST_GROUPS => {
+            serve(head, body, async |q| list_groups::handle(node, v, q).await).await
+        }
+        api_table::DESCRIBE_GROUPS => {
+            serve(head, body, async |q| {
+                describe_groups::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::DELETE_GROUPS => {
+            serve(head, body, async |q| delete_groups::handle(node, q).await).await
+        }
+        api_table::OFFSET_DELETE => {
+            serve(head, body, async |q| offset_delete::handle(node, q).await).await
+        }
+        api_table::LIST_TRANSACTIONS => {
+            serve(head, body, async |q| {
+                list_transactions::handle(node, q).await
+            })
+            .await
+        }
+        api_table::DESCRIBE_TRANSACTIONS => {
+            serve(head, body, async |q| {
+                describe_transactions::handle(node, q).await
+            })
+            .await
+        }
+        api_table::DESCRIBE_PRODUCERS => {
+            serve(head, body, async |q| {
+                describe_producers::handle(node, q).await
+            })
+            .await
+        }
+        api_table::WRITE_TXN_MARKERS => {
+            serve(head, body, async |q| {
+                write_txn_markers::handle(node, q).await
+            })
+            .await
+        }
+        _ => no_handler(head),
+    }
+}
+
+/// What operators ask about where partitions are, and to have more of them.
+async fn layout(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::CREATE_PARTITIONS => {
+            serve(head, body, async |q| create_partitions::handle(node, q)).await
+        }
+        api_table::DESCRIBE_LOG_DIRS => {
+            serve(head, body, async |q| {
+                describe_log_dirs::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::ELECT_LEADERS => {
+            serve(head, body, async |q| elect_leaders::handle(node, v, q)).await
+        }
+        api_table::ALTER_PARTITION_REASSIGNMENTS => {
+            serve(head, body, async |q| {
+                alter_partition_reassignments::handle(node, v, q)
+            })
+            .await
+        }
+        api_table::LIST_CONFIG_RESOURCES => {
+            serve(head, body, async |q| {
+                list_config_resources::handle(node, v, q)
+            })
+            .await
+        }
+        api_table::DESCRIBE_TOPIC_PARTITIONS => {
+            serve(head, body, async |q| {
+                describe_topic_partitions::handle(node, q)
+            })
+            .await
+        }
+        api_table::LIST_PARTITION_REASSIGNMENTS => {
+            serve(head, body, async |_: ListPartitionReassignmentsRequest| {
+                list_partition_reassignments::handle()
+            })
+            .await
         }
         _ => no_handler(head),
     }

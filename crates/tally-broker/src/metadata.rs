@@ -26,7 +26,7 @@ use tally_storage::{MetaError, MetaStore, Revision};
 use crate::config::properties::topic_property;
 use crate::config::{BrokerConfig, Overrides, TopicConfig, TopicConfigError};
 
-pub(crate) use self::names::NameError;
+pub(crate) use self::names::{NameError, check as check_topic_name};
 pub(crate) use self::random::{Random, system_random};
 
 use self::record::TopicRecord;
@@ -182,6 +182,43 @@ impl DeleteTopicError {
             DeleteTopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
             DeleteTopicError::Internal(_) => ErrorCode::InvalidTopicException,
             DeleteTopicError::Store(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+/// Why a topic gets no more partitions.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrowTopicError {
+    /// There is no such topic.
+    #[error("there is no topic {0}")]
+    Unknown(String),
+    /// Which coordinator is asked hangs on its partition count (LN-9).
+    #[error("{0} is an internal topic")]
+    Internal(String),
+    /// Not more than there are, or more than a topic may have.
+    #[error(
+        "{wanted} partitions asked; the topic has {count}, and at most {PARTITIONS_MAX} are allowed"
+    )]
+    Partitions {
+        /// What was asked for.
+        wanted: i32,
+        /// What there is.
+        count: i32,
+    },
+    /// The store failed; the topic is as it was.
+    #[error(transparent)]
+    Store(#[from] MetaError),
+}
+
+impl GrowTopicError {
+    /// What a client is told.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            GrowTopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
+            GrowTopicError::Internal(_) => ErrorCode::InvalidTopicException,
+            GrowTopicError::Partitions { .. } => ErrorCode::InvalidPartitions,
+            GrowTopicError::Store(_) => ErrorCode::KafkaStorageError,
         }
     }
 }
@@ -389,6 +426,58 @@ impl Metadata {
         let topic = topic_with_config(record, &self.config, self.incarnation)?;
         writer.commit(&writes)?;
         Ok(self.change(|image| image.insert(topic)))
+    }
+
+    /// Whether a topic could have `count` partitions; how many it has now (11.3).
+    pub(crate) fn check_growth(&self, name: &str, count: i32) -> Result<i32, GrowTopicError> {
+        let Some(topic) = self.topic(name) else {
+            return Err(GrowTopicError::Unknown(name.to_owned()));
+        };
+        if topic.internal {
+            return Err(GrowTopicError::Internal(name.to_owned()));
+        }
+        if count <= topic.partition_count || count > PARTITIONS_MAX {
+            return Err(GrowTopicError::Partitions {
+                wanted: count,
+                count: topic.partition_count,
+            });
+        }
+        Ok(topic.partition_count)
+    }
+
+    /// Gives a topic more partitions. `open` is handed the topic as it will be and the new partitions, after they are
+    /// durable and before anybody sees them.
+    pub(crate) fn grow_topic(
+        &self,
+        name: &str,
+        count: i32,
+        open: impl FnOnce(&Topic, Vec<PartitionId>),
+    ) -> Result<(), GrowTopicError> {
+        let mut writer = self.write();
+        // Under the writer's lock, so that no other change comes between check and commit.
+        let count_before = self.check_growth(name, count)?;
+        let Some(topic) = self.topic(name) else {
+            return Err(GrowTopicError::Unknown(name.to_owned()));
+        };
+        let record = TopicRecord {
+            name: name.to_owned(),
+            id: topic.id,
+            partition_count: count,
+            created_incarnation: self.incarnation - i64::from(topic.leader_epoch.0),
+            internal: topic.internal,
+            overrides: topic.overrides.clone(),
+        };
+        let mut writes = Vec::new();
+        record.write(&mut writes);
+        writer.commit(&writes)?;
+        let grown = Topic {
+            partition_count: count,
+            ..(*topic).clone()
+        };
+        let is_new = |id: &PartitionId| id.index >= count_before;
+        open(&grown, grown.partition_ids().filter(is_new).collect());
+        self.change(|image| image.insert(grown));
+        Ok(())
     }
 
     /// Deletes a topic: on return it is gone for good from the metadata. Its data is the caller's to remove.
@@ -839,6 +928,33 @@ mod tests {
         assert!(metadata.topic("b").is_none());
         assert!(metadata.delete_topic("a").is_err());
         assert!(metadata.topic("a").is_some());
+    }
+
+    #[test]
+    fn l84_a_topic_grows_and_stays_the_same_topic() {
+        let memory = Memory::default();
+        let old = open(&memory, &[]).create_topic(new_topic("a")).unwrap();
+        let metadata = open(&memory, &[]);
+        for count in [-1, 0, 2, 3, PARTITIONS_MAX + 1] {
+            let error = metadata.check_growth("a", count).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidPartitions, "{count}");
+        }
+        let grow = |name: &str| metadata.grow_topic(name, 5, |_, _| ());
+        let code = |name: &str| grow(name).unwrap_err().code();
+        assert_eq!(code("none"), ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(code(CONSUMER_OFFSETS), ErrorCode::InvalidTopicException);
+        let mut opened = Vec::new();
+        let open_new = |topic: &Topic, new: Vec<PartitionId>| {
+            assert!(metadata.partition_id("a", 3).is_none(), "seen too early");
+            assert_eq!(topic.partition_count, 5);
+            opened = new.iter().map(|id| id.index).collect();
+        };
+        metadata.grow_topic("a", 5, open_new).unwrap();
+        assert_eq!(opened, [3, 4]);
+        assert!(metadata.partition_id("a", 4).is_some());
+        let again = open(&memory, &[]).topic("a").unwrap();
+        assert_eq!((again.id, again.partition_count), (old.id, 5));
+        assert_eq!(again.leader_epoch(), LeaderEpoch(2));
     }
 
     #[test]

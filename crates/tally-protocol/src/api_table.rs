@@ -5,9 +5,10 @@
 //! alone is listed from a version (0) that is not served, because librdkafka before 2.11.1 turns compression off
 //! without it (KAFKA-18659).
 //!
-//! Four rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
+//! Five rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
 //! request is read by [`crate::request::parse_api_versions`]; its response has the layout of 4. The requests of
-//! OffsetCommit 10 and OffsetFetch 10 are read by hand in [`crate::request::FromBody`]; their responses are the crate's.
+//! OffsetCommit 10 and OffsetFetch 10 are read by hand in [`crate::request::FromBody`]; their responses are the crate's. So it is
+//! with WriteTxnMarkers 2, whose request becomes [`crate::request::WriteTxnMarkersRequest`].
 
 /// The `flexible_from` of an API that never became flexible.
 pub const NEVER: i16 = i16::MAX;
@@ -38,6 +39,10 @@ pub const HEARTBEAT: i16 = 12;
 pub const LEAVE_GROUP: i16 = 13;
 /// Key of SyncGroup.
 pub const SYNC_GROUP: i16 = 14;
+/// Key of DescribeGroups.
+pub const DESCRIBE_GROUPS: i16 = 15;
+/// Key of ListGroups.
+pub const LIST_GROUPS: i16 = 16;
 /// Key of SaslHandshake.
 pub const SASL_HANDSHAKE: i16 = 17;
 /// Key of ApiVersions.
@@ -58,14 +63,40 @@ pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
 pub const ADD_OFFSETS_TO_TXN: i16 = 25;
 /// Key of EndTxn.
 pub const END_TXN: i16 = 26;
+/// Key of WriteTxnMarkers.
+pub const WRITE_TXN_MARKERS: i16 = 27;
 /// Key of TxnOffsetCommit.
 pub const TXN_OFFSET_COMMIT: i16 = 28;
 /// Key of DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
+/// Key of DescribeLogDirs.
+pub const DESCRIBE_LOG_DIRS: i16 = 35;
 /// Key of SaslAuthenticate.
 pub const SASL_AUTHENTICATE: i16 = 36;
+/// Key of CreatePartitions.
+pub const CREATE_PARTITIONS: i16 = 37;
+/// Key of DeleteGroups.
+pub const DELETE_GROUPS: i16 = 42;
+/// Key of ElectLeaders.
+pub const ELECT_LEADERS: i16 = 43;
+/// Key of AlterPartitionReassignments.
+pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
+/// Key of ListPartitionReassignments.
+pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
+/// Key of OffsetDelete.
+pub const OFFSET_DELETE: i16 = 47;
 /// Key of DescribeCluster.
 pub const DESCRIBE_CLUSTER: i16 = 60;
+/// Key of DescribeProducers.
+pub const DESCRIBE_PRODUCERS: i16 = 61;
+/// Key of DescribeTransactions.
+pub const DESCRIBE_TRANSACTIONS: i16 = 65;
+/// Key of ListTransactions.
+pub const LIST_TRANSACTIONS: i16 = 66;
+/// Key of ListConfigResources.
+pub const LIST_CONFIG_RESOURCES: i16 = 74;
+/// Key of DescribeTopicPartitions.
+pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 
 /// One API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +134,8 @@ pub static APIS: &[Api] = &[
     api(HEARTBEAT, "Heartbeat", 0, 4, 4),
     api(LEAVE_GROUP, "LeaveGroup", 0, 5, 4),
     api(SYNC_GROUP, "SyncGroup", 0, 5, 4),
+    api(DESCRIBE_GROUPS, "DescribeGroups", 0, 6, 5),
+    api(LIST_GROUPS, "ListGroups", 0, 5, 3),
     api(SASL_HANDSHAKE, "SaslHandshake", 0, 1, NEVER),
     api(API_VERSIONS, "ApiVersions", 0, 5, 3),
     api(CREATE_TOPICS, "CreateTopics", 2, 7, 5),
@@ -113,14 +146,45 @@ pub static APIS: &[Api] = &[
     api(ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn", 0, 5, 3),
     api(ADD_OFFSETS_TO_TXN, "AddOffsetsToTxn", 0, 4, 3),
     api(END_TXN, "EndTxn", 0, 5, 3),
+    api(WRITE_TXN_MARKERS, "WriteTxnMarkers", 1, 2, 1),
     api(TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
     api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
+    api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4, 2),
     api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
+    api(CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
+    api(DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
+    api(ELECT_LEADERS, "ElectLeaders", 0, 2, 2),
+    api(
+        ALTER_PARTITION_REASSIGNMENTS,
+        "AlterPartitionReassignments",
+        0,
+        1,
+        0,
+    ),
+    api(
+        LIST_PARTITION_REASSIGNMENTS,
+        "ListPartitionReassignments",
+        0,
+        0,
+        0,
+    ),
+    api(OFFSET_DELETE, "OffsetDelete", 0, 0, NEVER),
     api(DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
+    api(DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
+    api(DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0, 0),
+    api(LIST_TRANSACTIONS, "ListTransactions", 0, 2, 0),
+    api(LIST_CONFIG_RESOURCES, "ListConfigResources", 0, 1, 0),
+    api(
+        DESCRIBE_TOPIC_PARTITIONS,
+        "DescribeTopicPartitions",
+        0,
+        0,
+        0,
+    ),
 ];
 
 /// The highest key served: what a table indexed by key needs.
-pub const KEY_MAX: i16 = DESCRIBE_CLUSTER;
+pub const KEY_MAX: i16 = DESCRIBE_TOPIC_PARTITIONS;
 
 const fn api(key: i16, name: &'static str, min: i16, max: i16, flexible_from: i16) -> Api {
     Api {
@@ -170,6 +234,8 @@ impl Api {
             (LIST_OFFSETS, 11) => 10,
             // The response only; the request has two fields more.
             (API_VERSIONS, 5) => 4,
+            // The response only; the request has one field more.
+            (WRITE_TXN_MARKERS, 2) => 1,
             _ => version,
         }
     }
@@ -197,7 +263,7 @@ mod tests {
             assert_eq!(lookup(api.key), Some(api));
             assert!(api.listed_min <= api.min && api.min <= api.max);
         }
-        for key in [-1, 4, 5, 6, 7, 68, 71, 72, 200, i16::MAX, i16::MIN] {
+        for key in [-1, 4, 5, 6, 7, 68, 69, 71, 72, 200, i16::MAX, i16::MIN] {
             assert_eq!(lookup(key), None, "{key}");
         }
     }

@@ -5,8 +5,10 @@
 //! tagged fields are skipped, trailing bytes ignored (LR-154).
 
 mod by_crate;
+mod write_txn_markers;
 
 pub use by_crate::FromBody;
+pub use write_txn_markers::{WritableMarker, WriteTxnMarkersRequest};
 
 use crate::ids::{LeaderEpoch, Offset, TopicId};
 use crate::wire::{Malformed, Reader};

@@ -40,6 +40,8 @@ enum Kind {
     TextArray,
     /// An array of structures.
     Array(&'static [Field]),
+    /// A structure after a byte of 1, or nothing after any other byte.
+    Optional(&'static [Field]),
 }
 
 const I8: Field = always(Kind::Fixed(1));
@@ -80,7 +82,7 @@ impl Field {
     const fn bytes_min(&self, flexible: bool) -> usize {
         match (self.kind, flexible) {
             (Kind::Fixed(bytes), _) => bytes,
-            (_, true) => 1,
+            (Kind::Optional(_), _) | (_, true) => 1,
             (Kind::Text, false) => 2,
             (_, false) => 4,
         }
@@ -182,6 +184,35 @@ static TXN_OFFSET_COMMIT: &[Field] = &[
 static DESCRIBE_CONFIGS: &[Field] = &[array(&[I8, TEXT, TEXTS]), I8, I8.since(3)];
 static SASL_AUTHENTICATE: &[Field] = &[BLOB];
 static DESCRIBE_CLUSTER: &[Field] = &[I8, I8.since(1), I8.since(2)];
+static DESCRIBE_GROUPS: &[Field] = &[TEXTS, I8.since(3)];
+static LIST_GROUPS: &[Field] = &[TEXTS.since(4), TEXTS.since(5)];
+static WRITE_TXN_MARKERS: &[Field] = &[array(&[
+    I64,
+    I16,
+    I8,
+    array(&[TEXT, I32S]),
+    I32,
+    I8.since(2),
+])];
+static DESCRIBE_LOG_DIRS: &[Field] = &[array(&[TEXT, I32S])];
+static CREATE_PARTITIONS: &[Field] = &[array(&[TEXT, I32, array(&[I32S])]), I32, I8];
+static DELETE_GROUPS: &[Field] = &[TEXTS];
+static ELECT_LEADERS: &[Field] = &[I8.since(1), array(&[TEXT, I32S]), I32];
+static ALTER_PARTITION_REASSIGNMENTS: &[Field] =
+    &[I32, I8.since(1), array(&[TEXT, array(&[I32, I32S])])];
+static LIST_PARTITION_REASSIGNMENTS: &[Field] = &[I32, array(&[TEXT, I32S])];
+static OFFSET_DELETE: &[Field] = &[TEXT, array(&[TEXT, array(&[I32])])];
+static DESCRIBE_PRODUCERS: &[Field] = &[array(&[TEXT, I32S])];
+static DESCRIBE_TRANSACTIONS: &[Field] = &[TEXTS];
+static LIST_TRANSACTIONS: &[Field] = &[
+    TEXTS,
+    always(Kind::FixedArray(8)),
+    I64.since(1),
+    TEXT.since(2),
+];
+static LIST_CONFIG_RESOURCES: &[Field] = &[always(Kind::FixedArray(1)).since(1)];
+static DESCRIBE_TOPIC_PARTITIONS: &[Field] =
+    &[array(&[TEXT]), I32, always(Kind::Optional(&[TEXT, I32]))];
 
 fn layout(key: i16) -> Option<&'static [Field]> {
     Some(match key {
@@ -208,6 +239,21 @@ fn layout(key: i16) -> Option<&'static [Field]> {
         api::DESCRIBE_CONFIGS => DESCRIBE_CONFIGS,
         api::SASL_AUTHENTICATE => SASL_AUTHENTICATE,
         api::DESCRIBE_CLUSTER => DESCRIBE_CLUSTER,
+        api::DESCRIBE_GROUPS => DESCRIBE_GROUPS,
+        api::LIST_GROUPS => LIST_GROUPS,
+        api::WRITE_TXN_MARKERS => WRITE_TXN_MARKERS,
+        api::DESCRIBE_LOG_DIRS => DESCRIBE_LOG_DIRS,
+        api::CREATE_PARTITIONS => CREATE_PARTITIONS,
+        api::DELETE_GROUPS => DELETE_GROUPS,
+        api::ELECT_LEADERS => ELECT_LEADERS,
+        api::ALTER_PARTITION_REASSIGNMENTS => ALTER_PARTITION_REASSIGNMENTS,
+        api::LIST_PARTITION_REASSIGNMENTS => LIST_PARTITION_REASSIGNMENTS,
+        api::OFFSET_DELETE => OFFSET_DELETE,
+        api::DESCRIBE_PRODUCERS => DESCRIBE_PRODUCERS,
+        api::DESCRIBE_TRANSACTIONS => DESCRIBE_TRANSACTIONS,
+        api::LIST_TRANSACTIONS => LIST_TRANSACTIONS,
+        api::LIST_CONFIG_RESOURCES => LIST_CONFIG_RESOURCES,
+        api::DESCRIBE_TOPIC_PARTITIONS => DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,
     })
 }
@@ -270,6 +316,10 @@ impl Skimmer<'_> {
                 }
                 Ok(())
             }
+            Kind::Optional(fields) => match self.reader.i8()? {
+                1 => self.structure(fields),
+                _ => Ok(()),
+            },
             Kind::Array(fields) => {
                 let count = self.count(self.bytes_min(fields))?;
                 self.elements(count)?;

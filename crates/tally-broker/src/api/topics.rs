@@ -2,7 +2,9 @@
 
 use crate::api::Node;
 use crate::broker::partition_settings;
-use crate::metadata::{CONSUMER_OFFSETS, CreateTopicError, DeleteTopicError, NewTopic, Topic};
+use crate::metadata::{
+    CONSUMER_OFFSETS, CreateTopicError, DeleteTopicError, GrowTopicError, NewTopic, Topic,
+};
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use std::sync::Arc;
@@ -35,6 +37,18 @@ pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTop
         }
     }
     Ok(topic)
+}
+
+/// Gives a topic more partitions; they can be used as soon as they can be seen.
+pub(crate) fn grow(node: &Node, name: &str, count: i32) -> Result<(), GrowTopicError> {
+    node.metadata.grow_topic(name, count, |topic, new| {
+        let settings = partition_settings(topic);
+        for id in new {
+            if let Err(error) = node.shards.open(id, settings) {
+                tracing::error!(topic = %topic.name, partition = id.index, %error, "new partition not opened");
+            }
+        }
+    })
 }
 
 /// Deletes a topic: its data, and the offsets that groups have committed for it (GR-93).

@@ -17,7 +17,8 @@ use kafka_protocol::messages::{self, GroupId, OffsetCommitRequest, OffsetFetchRe
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use uuid::Uuid;
 
-/// A request whose body becomes one of the codec crate's structures: every API served but Produce, Fetch and ApiVersions.
+/// A request whose body is read by one call: every API served but Produce, Fetch and ApiVersions. All but WriteTxnMarkers
+/// become structures of the codec crate.
 pub trait FromBody: Sized {
     /// The API's key.
     const KEY: i16;
@@ -61,6 +62,20 @@ read_by_the_crate! {
     DESCRIBE_CONFIGS => messages::DescribeConfigsRequest,
     SASL_AUTHENTICATE => messages::SaslAuthenticateRequest,
     DESCRIBE_CLUSTER => messages::DescribeClusterRequest,
+    DESCRIBE_GROUPS => messages::DescribeGroupsRequest,
+    LIST_GROUPS => messages::ListGroupsRequest,
+    DESCRIBE_LOG_DIRS => messages::DescribeLogDirsRequest,
+    CREATE_PARTITIONS => messages::CreatePartitionsRequest,
+    DELETE_GROUPS => messages::DeleteGroupsRequest,
+    ELECT_LEADERS => messages::ElectLeadersRequest,
+    ALTER_PARTITION_REASSIGNMENTS => messages::AlterPartitionReassignmentsRequest,
+    LIST_PARTITION_REASSIGNMENTS => messages::ListPartitionReassignmentsRequest,
+    OFFSET_DELETE => messages::OffsetDeleteRequest,
+    DESCRIBE_PRODUCERS => messages::DescribeProducersRequest,
+    DESCRIBE_TRANSACTIONS => messages::DescribeTransactionsRequest,
+    LIST_TRANSACTIONS => messages::ListTransactionsRequest,
+    LIST_CONFIG_RESOURCES => messages::ListConfigResourcesRequest,
+    DESCRIBE_TOPIC_PARTITIONS => messages::DescribeTopicPartitionsRequest,
 }
 
 impl FromBody for OffsetCommitRequest {

@@ -321,6 +321,134 @@ fn describe_configs() -> DescribeConfigsRequest {
     })
 }
 
+fn list_groups(version: i16) -> ListGroupsRequest {
+    with(|r: &mut ListGroupsRequest| {
+        if version >= 4 {
+            r.states_filter = vec![text("Empty"), text("Stable")];
+        }
+        if version >= 5 {
+            r.types_filter = vec![text("classic")];
+        }
+    })
+}
+
+fn list_transactions(version: i16) -> ListTransactionsRequest {
+    with(|r: &mut ListTransactionsRequest| {
+        r.state_filters = vec![text("Ongoing")];
+        r.producer_id_filters = vec![1.into(), 2.into()];
+        if version >= 2 {
+            r.transactional_id_pattern = Some(text("p.*"));
+        }
+    })
+}
+
+/// The crate has no version 2: its field is put in front of the marker's tags by hand.
+fn write_txn_markers(version: i16) -> Vec<u8> {
+    use write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+    let request = with(|r: &mut WriteTxnMarkersRequest| {
+        r.markers = vec![with(|m: &mut WritableTxnMarker| {
+            m.topics = vec![
+                with(|t: &mut WritableTxnMarkerTopic| {
+                    t.name = topic("t");
+                    t.partition_indexes = vec![0, 1];
+                });
+                2
+            ];
+        })];
+    });
+    let mut body = encoded(&request, 1);
+    if version >= 2 {
+        body.truncate(body.len() - 2);
+        body.extend_from_slice(&[2, 0, 0]);
+    }
+    body
+}
+
+fn describe_log_dirs() -> DescribeLogDirsRequest {
+    use describe_log_dirs_request::DescribableLogDirTopic;
+    with(|r: &mut DescribeLogDirsRequest| {
+        r.topics = Some(vec![with(|t: &mut DescribableLogDirTopic| {
+            t.topic = topic("t");
+            t.partitions = vec![0, 1];
+        })]);
+    })
+}
+
+fn create_partitions() -> CreatePartitionsRequest {
+    use create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+    with(|r: &mut CreatePartitionsRequest| {
+        r.topics = vec![with(|t: &mut CreatePartitionsTopic| {
+            t.name = topic("t");
+            t.assignments = Some(vec![
+                with(|a: &mut CreatePartitionsAssignment| a
+                    .broker_ids =
+                    vec![1.into()]);
+                2
+            ]);
+        })];
+    })
+}
+
+fn elect_leaders() -> ElectLeadersRequest {
+    use elect_leaders_request::TopicPartitions;
+    with(|r: &mut ElectLeadersRequest| {
+        r.topic_partitions = Some(vec![with(|t: &mut TopicPartitions| {
+            t.topic = topic("t");
+            t.partitions = vec![0, 1];
+        })]);
+    })
+}
+
+fn alter_partition_reassignments() -> AlterPartitionReassignmentsRequest {
+    use alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+    with(|r: &mut AlterPartitionReassignmentsRequest| {
+        r.topics = vec![with(|t: &mut ReassignableTopic| {
+            t.name = topic("t");
+            t.partitions =
+                vec![with(|p: &mut ReassignablePartition| p.replicas = Some(vec![1.into()])); 2];
+        })];
+    })
+}
+
+fn list_partition_reassignments() -> ListPartitionReassignmentsRequest {
+    use list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+    with(|r: &mut ListPartitionReassignmentsRequest| {
+        r.topics = Some(vec![with(|t: &mut ListPartitionReassignmentsTopics| {
+            t.name = topic("t");
+            t.partition_indexes = vec![0, 1];
+        })]);
+    })
+}
+
+fn offset_delete() -> OffsetDeleteRequest {
+    use offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+    with(|r: &mut OffsetDeleteRequest| {
+        r.group_id = group();
+        r.topics = vec![with(|t: &mut OffsetDeleteRequestTopic| {
+            t.name = topic("t");
+            t.partitions = vec![OffsetDeleteRequestPartition::default(); 2];
+        })];
+    })
+}
+
+fn describe_producers() -> DescribeProducersRequest {
+    use describe_producers_request::TopicRequest;
+    with(|r: &mut DescribeProducersRequest| {
+        r.topics = vec![with(|t: &mut TopicRequest| {
+            t.name = topic("t");
+            t.partition_indexes = vec![0, 1];
+        })];
+    })
+}
+
+fn describe_topic_partitions() -> DescribeTopicPartitionsRequest {
+    use describe_topic_partitions_request::{Cursor, TopicRequest};
+    with(|r: &mut DescribeTopicPartitionsRequest| {
+        r.topics = vec![with(|t: &mut TopicRequest| t.name = topic("t")); 2];
+        r.cursor = Some(with(|c: &mut Cursor| c.topic_name = topic("t")));
+    })
+}
+
 /// A request with something in every array, in the crate's encoding.
 fn populated(key: i16, version: i16) -> Vec<u8> {
     match key {
@@ -364,6 +492,46 @@ fn populated(key: i16, version: i16) -> Vec<u8> {
             version,
         ),
         api::DESCRIBE_CLUSTER => encoded(&DescribeClusterRequest::default(), version),
+        _ => administrative(key, version),
+    }
+}
+
+/// The same for the APIs of operators.
+fn administrative(key: i16, version: i16) -> Vec<u8> {
+    match key {
+        api::DESCRIBE_GROUPS => encoded(
+            &with(|r: &mut DescribeGroupsRequest| r.groups = vec![group(); 2]),
+            version,
+        ),
+        api::LIST_GROUPS => encoded(&list_groups(version), version),
+        api::WRITE_TXN_MARKERS => write_txn_markers(version),
+        api::DESCRIBE_LOG_DIRS => encoded(&describe_log_dirs(), version),
+        api::CREATE_PARTITIONS => encoded(&create_partitions(), version),
+        api::DELETE_GROUPS => encoded(
+            &with(|r: &mut DeleteGroupsRequest| r.groups_names = vec![group(); 2]),
+            version,
+        ),
+        api::ELECT_LEADERS => encoded(&elect_leaders(), version),
+        api::ALTER_PARTITION_REASSIGNMENTS => encoded(&alter_partition_reassignments(), version),
+        api::LIST_PARTITION_REASSIGNMENTS => encoded(&list_partition_reassignments(), version),
+        api::OFFSET_DELETE => encoded(&offset_delete(), version),
+        api::DESCRIBE_PRODUCERS => encoded(&describe_producers(), version),
+        api::DESCRIBE_TRANSACTIONS => encoded(
+            &with(|r: &mut DescribeTransactionsRequest| {
+                r.transactional_ids = vec![transactional_id(); 2];
+            }),
+            version,
+        ),
+        api::LIST_TRANSACTIONS => encoded(&list_transactions(version), version),
+        api::LIST_CONFIG_RESOURCES => encoded(
+            &with(|r: &mut ListConfigResourcesRequest| {
+                if version >= 1 {
+                    r.resource_types = vec![2, 4];
+                }
+            }),
+            version,
+        ),
+        api::DESCRIBE_TOPIC_PARTITIONS => encoded(&describe_topic_partitions(), version),
         other => panic!("key {other} is not described"),
     }
 }
@@ -446,6 +614,21 @@ macro_rules! by_key {
             api::DESCRIBE_CONFIGS => $call!(DescribeConfigsRequest),
             api::SASL_AUTHENTICATE => $call!(SaslAuthenticateRequest),
             api::DESCRIBE_CLUSTER => $call!(DescribeClusterRequest),
+            api::DESCRIBE_GROUPS => $call!(DescribeGroupsRequest),
+            api::LIST_GROUPS => $call!(ListGroupsRequest),
+            api::WRITE_TXN_MARKERS => $call!(WriteTxnMarkersRequest),
+            api::DESCRIBE_LOG_DIRS => $call!(DescribeLogDirsRequest),
+            api::CREATE_PARTITIONS => $call!(CreatePartitionsRequest),
+            api::DELETE_GROUPS => $call!(DeleteGroupsRequest),
+            api::ELECT_LEADERS => $call!(ElectLeadersRequest),
+            api::ALTER_PARTITION_REASSIGNMENTS => $call!(AlterPartitionReassignmentsRequest),
+            api::LIST_PARTITION_REASSIGNMENTS => $call!(ListPartitionReassignmentsRequest),
+            api::OFFSET_DELETE => $call!(OffsetDeleteRequest),
+            api::DESCRIBE_PRODUCERS => $call!(DescribeProducersRequest),
+            api::DESCRIBE_TRANSACTIONS => $call!(DescribeTransactionsRequest),
+            api::LIST_TRANSACTIONS => $call!(ListTransactionsRequest),
+            api::LIST_CONFIG_RESOURCES => $call!(ListConfigResourcesRequest),
+            api::DESCRIBE_TOPIC_PARTITIONS => $call!(DescribeTopicPartitionsRequest),
             other => panic!("key {other} is not described"),
         }
     };
@@ -467,6 +650,9 @@ fn decodes(key: i16, version: i16, body: &[u8]) -> bool {
     match (key, version) {
         (api::OFFSET_COMMIT, 10) => return OffsetCommitRequest::from_body(version, &body).is_ok(),
         (api::OFFSET_FETCH, 10) => return OffsetFetchRequest::from_body(version, &body).is_ok(),
+        (api::WRITE_TXN_MARKERS, _) => {
+            return crate::request::WriteTxnMarkersRequest::from_body(version, &body).is_ok();
+        }
         _ => {}
     }
     let version = version_for_the_crate(key, version);

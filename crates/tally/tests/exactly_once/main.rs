@@ -1,6 +1,7 @@
 //! The catalogue of exactly-once behaviour over the wire, under its numbers (docs/exactly-once.md): raw frames against
 //! the real binary. The same tests run against another broker: see `tally_testkit::broker`.
 
+mod admin;
 mod committed_offsets;
 mod crashes;
 mod idempotent;

@@ -1,6 +1,7 @@
 //! The catalogue of group behaviour over the wire, under its numbers (G01 to G99): raw frames against the real binary.
 //! What needs a clock moved by hand is tested in the core (`tally-groups`).
 
+mod admin;
 mod coordinator;
 mod joining;
 mod member;

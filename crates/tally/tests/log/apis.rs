@@ -8,8 +8,9 @@ use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, group_id, text, topic_name, transactional_id};
 use tally_testkit::wire::{Connection, decode_response, frame_of};
 
-/// Key, lowest and highest listed version: api-matrix.md section 2, rows T1 and T1s, and DescribeCluster.
-const LISTED: [(i16, i16, i16); 25] = [
+/// Key, lowest and highest listed version: api-matrix.md section 2, rows T1 and T1s, and those of T2 that are
+/// complete.
+const LISTED: [(i16, i16, i16); 40] = [
     (0, 0, 13),
     (1, 4, 18),
     (2, 1, 11),
@@ -21,6 +22,8 @@ const LISTED: [(i16, i16, i16); 25] = [
     (12, 0, 4),
     (13, 0, 5),
     (14, 0, 5),
+    (15, 0, 6),
+    (16, 0, 5),
     (17, 0, 1),
     (18, 0, 5),
     (19, 2, 7),
@@ -31,10 +34,23 @@ const LISTED: [(i16, i16, i16); 25] = [
     (24, 0, 5),
     (25, 0, 4),
     (26, 0, 5),
+    (27, 1, 2),
     (28, 0, 5),
     (32, 1, 4),
+    (35, 1, 4),
     (36, 0, 2),
+    (37, 0, 3),
+    (42, 0, 2),
+    (43, 0, 2),
+    (45, 0, 1),
+    (46, 0, 0),
+    (47, 0, 0),
     (60, 0, 2),
+    (61, 0, 0),
+    (65, 0, 0),
+    (66, 0, 2),
+    (74, 0, 1),
+    (75, 0, 0),
 ];
 
 #[track_caller]
@@ -76,7 +92,7 @@ fn api1_the_rows_byte_for_byte() {
         let mut expected = BytesMut::new();
         expected.put_i32(7);
         expected.put_i16(0);
-        expected.put_u32(25);
+        expected.put_u32(40);
         for (key, min, max) in LISTED {
             expected.put_i16(key);
             expected.put_i16(min);
@@ -95,7 +111,7 @@ fn api1_the_rows_byte_for_byte() {
         let mut expected = BytesMut::new();
         expected.put_i32(7);
         expected.put_i16(0);
-        expected.put_u8(26);
+        expected.put_u8(41);
         for (key, min, max) in LISTED {
             expected.put_i16(key);
             expected.put_i16(min);
@@ -231,6 +247,7 @@ fn api2_every_listed_version_gets_an_answer() {
     ask(1..=4, |_| m::DescribeConfigsRequest::default());
     ask(0..=2, |_| m::DescribeClusterRequest::default());
     ask_transactions(&topic);
+    ask_operators();
 }
 
 fn ask_transactions(topic: &str) {
@@ -261,6 +278,34 @@ fn ask_transactions(topic: &str) {
         m::TxnOffsetCommitRequest::default()
             .with_transactional_id(id())
             .with_group_id(group_id("g-api"))
+    });
+}
+
+fn ask_operators() {
+    ask(0..=6, |_| {
+        m::DescribeGroupsRequest::default().with_groups(vec![group_id("g-api")])
+    });
+    ask(0..=5, |_| m::ListGroupsRequest::default());
+    ask(1..=1, |_| m::WriteTxnMarkersRequest::default());
+    ask(1..=4, |_| {
+        m::DescribeLogDirsRequest::default().with_topics(None)
+    });
+    ask(0..=3, |_| m::CreatePartitionsRequest::default());
+    ask(0..=2, |_| m::DeleteGroupsRequest::default());
+    ask(0..=2, |_| m::ElectLeadersRequest::default());
+    ask(0..=1, |_| m::AlterPartitionReassignmentsRequest::default());
+    ask(0..=0, |_| {
+        m::ListPartitionReassignmentsRequest::default().with_topics(None)
+    });
+    ask(0..=0, |_| {
+        m::OffsetDeleteRequest::default().with_group_id(group_id("g-api"))
+    });
+    ask(0..=0, |_| m::DescribeProducersRequest::default());
+    ask(0..=0, |_| m::DescribeTransactionsRequest::default());
+    ask(0..=2, |_| m::ListTransactionsRequest::default());
+    ask(0..=1, |_| m::ListConfigResourcesRequest::default());
+    ask(0..=0, |_| {
+        m::DescribeTopicPartitionsRequest::default().with_cursor(None)
     });
 }
 

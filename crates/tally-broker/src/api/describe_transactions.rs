@@ -1,0 +1,70 @@
+//! DescribeTransactions (L-1, L-6).
+
+use crate::api::Node;
+use crate::api::topics::{text, topic_name};
+use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
+use kafka_protocol::messages::{
+    DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId as WireProducerId,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tally_protocol::ErrorCode;
+use tally_protocol::records::transaction_log;
+use tally_shard::{Inspected, Inspection};
+use tally_transactions::Description;
+
+pub(crate) async fn handle(
+    node: &Node,
+    request: DescribeTransactionsRequest,
+) -> DescribeTransactionsResponse {
+    let mut response = DescribeTransactionsResponse::default();
+    for id in &request.transactional_ids {
+        let mut row = match look(node, id).await {
+            Ok(description) => described(description),
+            Err(code) => TransactionState::default().with_error_code(code.code()),
+        };
+        row.transactional_id = id.clone();
+        response.transaction_states.push(row);
+    }
+    response
+}
+
+async fn look(node: &Node, transactional_id: &str) -> Result<Description, ErrorCode> {
+    if transactional_id.is_empty() {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let id = node
+        .transaction_partition(transactional_id)
+        .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let what = Inspection::Transaction(Arc::from(transactional_id));
+    match node.inspect(id, what).await? {
+        // Dead: it is being expired.
+        Inspected::Transaction(Some(found))
+            if found.state != transaction_log::TransactionState::Dead =>
+        {
+            Ok(found)
+        }
+        Inspected::Transaction(_) => Err(ErrorCode::TransactionalIdNotFound),
+        _ => Err(ErrorCode::UnknownServerError),
+    }
+}
+
+fn described(description: Description) -> TransactionState {
+    let mut topics: BTreeMap<Arc<str>, Vec<i32>> = BTreeMap::new();
+    for partition in description.partitions {
+        let indexes = topics.entry(partition.topic).or_default();
+        indexes.push(partition.partition);
+    }
+    let topics = topics.into_iter().map(|(topic, partitions)| {
+        TopicData::default()
+            .with_topic(topic_name(&topic))
+            .with_partitions(partitions)
+    });
+    TransactionState::default()
+        .with_transaction_state(text(description.state.name()))
+        .with_transaction_timeout_ms(description.timeout_ms)
+        .with_transaction_start_time_ms(description.start_ms)
+        .with_producer_id(WireProducerId(description.producer_id.0))
+        .with_producer_epoch(description.producer_epoch.0)
+        .with_topics(topics.collect())
+}

@@ -1,0 +1,47 @@
+//! ElectLeaders (log-and-fetch.md 11.6): every partition has its only replica as leader already.
+
+use crate::api::Node;
+use crate::api::topics::text;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
+use tally_protocol::ErrorCode;
+
+/// Elections of the preferred replica (0) and of any replica (1).
+const ELECTION_TYPES: std::ops::RangeInclusive<i8> = 0..=1;
+
+pub(crate) fn handle(
+    node: &Node,
+    version: i16,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
+    let mut response = ElectLeadersResponse::default();
+    // Version 0 knows the preferred replica only.
+    if version >= 1 && !ELECTION_TYPES.contains(&request.election_type) {
+        response.error_code = ErrorCode::InvalidRequest.code();
+        return response;
+    }
+    // Null asks for the partitions whose leader is not right: there is none.
+    for topic in request.topic_partitions.iter().flatten() {
+        let rows = topic.partitions.iter().map(|&index| {
+            let (code, message) = match node.metadata.partition_id(&topic.topic, index) {
+                Some(_) => (
+                    ErrorCode::ElectionNotNeeded,
+                    "the only replica is the leader",
+                ),
+                None => (
+                    ErrorCode::UnknownTopicOrPartition,
+                    "there is no such partition",
+                ),
+            };
+            PartitionResult::default()
+                .with_partition_id(index)
+                .with_error_code(code.code())
+                .with_error_message(Some(text(message)))
+        });
+        let result = ReplicaElectionResult::default()
+            .with_topic(topic.topic.clone())
+            .with_partition_result(rows.collect());
+        response.replica_election_results.push(result);
+    }
+    response
+}

@@ -46,6 +46,7 @@ mod transaction;
 mod txn_offset_commit;
 mod write_txn_markers;
 
+pub(crate) use fetch::Sessions as FetchSessions;
 pub(crate) use init_producer_id::PlainProducerIds;
 
 use crate::config::{Address, BrokerConfig};
@@ -85,6 +86,7 @@ pub(crate) struct Node {
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) producer_ids: PlainProducerIds,
+    pub(crate) fetch_sessions: FetchSessions,
 }
 
 /// Who is at the other end of a connection.

@@ -17,6 +17,7 @@ mod record;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tally_protocol::error_code::ErrorCode;
@@ -274,6 +275,7 @@ pub(crate) struct Metadata {
     features_epoch: i64,
     is_new: bool,
     image: RwLock<Image>,
+    generation: AtomicU64,
     writer: Mutex<Writer>,
 }
 
@@ -325,6 +327,7 @@ impl Metadata {
             features_epoch: identity.features_epoch,
             is_new: identity.is_new,
             image: RwLock::new(image),
+            generation: AtomicU64::new(0),
             writer: Mutex::new(writer),
         })
     }
@@ -351,6 +354,12 @@ impl Metadata {
     #[must_use]
     pub(crate) fn features_epoch(&self) -> i64 {
         self.features_epoch
+    }
+
+    /// Rises with every change of topics: as long as it stays, what was looked up after it was read holds.
+    #[must_use]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The topic of this name.
@@ -518,7 +527,11 @@ impl Metadata {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Image) -> T) -> T {
-        change(&mut self.image.write().unwrap_or_else(PoisonError::into_inner))
+        let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut image);
+        // Before the lock is let go: who reads the new number reads the new image.
+        self.generation.fetch_add(1, Ordering::Release);
+        changed
     }
 
     fn write(&self) -> MutexGuard<'_, Writer> {

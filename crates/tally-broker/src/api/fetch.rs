@@ -1,9 +1,18 @@
-//! Fetch (log-and-fetch.md section 9): every request is a full fetch; sessions are answered with id 0.
+//! Fetch (log-and-fetch.md section 9), in full or by what has changed in a session (KIP-227, section 9.2). A request
+//! without a session touches nothing of the sessions.
 //!
 //! Records are not copied: the response names slices of the mapped log. A fetch that finds too little parks: its
 //! connection's bell is registered with the partitions, and when one of them moves all are read again (LR-104, LR-105).
 
+mod session;
+mod sessions;
+
+pub(crate) use sessions::Sessions;
+
 use crate::api::{Answer, Client, Node};
+use crate::metadata::Topic;
+use session::{SESSION_PARTITIONS_MAX, Session, TooLarge, TopicKey};
+use sessions::{SharedSession, lock};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +21,7 @@ use tally_protocol::request::{FetchPartition, FetchRequest};
 use tally_protocol::response::{
     CurrentLeader, FetchPartitionResponse, FetchResponse, FetchTopicResponse, encode_fetch,
 };
-use tally_protocol::{ErrorCode, LeaderEpoch, PartitionId};
+use tally_protocol::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use tally_shard::{Isolation, ReadOutcome, ReadRequest, ShardMessage, ShardReply, WaiterId};
 use tally_storage::Slice;
 use tokio::time::Instant;
@@ -25,9 +34,20 @@ const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
 /// One partition of the request, found.
 struct Wanted {
-    topic_at: usize,
-    place: Result<(PartitionId, LeaderEpoch), ErrorCode>,
+    place: Place,
     request: FetchPartition,
+}
+
+/// Where a partition is, and the epoch of its leader; or why it can't be read.
+type Place = Result<(PartitionId, LeaderEpoch), ErrorCode>;
+
+/// A request of a session, accepted.
+struct Continued {
+    session: SharedSession,
+    /// What the session expects next. If it expects something else when the answer is there, another request came
+    /// between (LR-124).
+    epoch: i32,
+    wanted: Vec<Wanted>,
 }
 
 /// What a pass over all partitions found.
@@ -52,79 +72,247 @@ pub(crate) async fn answer(
             return Answer::Close(format!("Fetch version {version} request: {malformed}"));
         }
     };
-    if let Some(code) = session_error(&request) {
-        let response = FetchResponse::<Slice> {
-            throttle_time_ms: 0,
-            error_code: code,
-            session_id: 0,
-            topics: Vec::new(),
-            node_endpoints: Vec::new(),
-        };
-        return Answer::Pieces(encode_fetch(version, head.correlation_id, response));
-    }
-    let wanted = find(node, version, &request);
-    let pass = read_until_content(node, client, version, &request, &wanted).await;
-    let mut topics: Vec<FetchTopicResponse<Slice>> = request
-        .topics
-        .iter()
-        .map(|topic| FetchTopicResponse {
-            name: topic.name.as_ref().map(|name| Arc::from(name.as_str())),
-            id: topic.id,
-            partitions: Vec::with_capacity(topic.partitions.len()),
-        })
-        .collect();
-    for (wanted, partition) in wanted.iter().zip(pass.partitions) {
-        topics[wanted.topic_at].partitions.push(partition);
-    }
-    let response = FetchResponse {
-        throttle_time_ms: 0,
-        error_code: ErrorCode::None,
-        session_id: 0,
-        topics,
-        node_endpoints: Vec::new(),
+    let is_whole = matches!(request.session_epoch, -1 | 0) || is_follower(&request);
+    let response = if is_whole {
+        answer_all(node, client, version, &request).await
+    } else {
+        answer_news(node, client, version, &request).await
     };
     Answer::Pieces(encode_fetch(version, head.correlation_id, response))
 }
 
-/// There are no sessions yet, so none can be continued (section 9.2).
-fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
-    (request.session_epoch > 0).then_some(ErrorCode::FetchSessionIdNotFound)
+/// Answers a request that names all it wants: without a session, or to open one (section 9.2).
+async fn answer_all(
+    node: &Node,
+    client: &Client,
+    version: i16,
+    request: &FetchRequest,
+) -> FetchResponse<Slice> {
+    if request.session_id != 0 {
+        node.fetch_sessions.close(request.session_id);
+    }
+    let generation = node.metadata.generation();
+    let (keys, topic_of, wanted) = find(node, version, request);
+    let pass = read_until_content(node, client, version, request, &wanted).await;
+    let wants_session = request.session_epoch == 0 && !is_follower(request);
+    let session_id = if wants_session {
+        let answers = topic_of.iter().map(|at| &keys[*at]).zip(&wanted);
+        open_session(node, version, generation, answers.zip(&pass.partitions))
+    } else {
+        0
+    };
+    let mut topics: Vec<FetchTopicResponse<Slice>> = keys
+        .iter()
+        .zip(&request.topics)
+        .map(|(key, topic)| key.response(topic.partitions.len()))
+        .collect();
+    for (at, partition) in topic_of.into_iter().zip(pass.partitions) {
+        topics[at].partitions.push(partition);
+    }
+    response(ErrorCode::None, session_id, topics)
+}
+
+/// Opens a session with what was just answered; 0 if there is no room for it, or it would be too large (LR-126).
+fn open_session<'a>(
+    node: &Node,
+    version: i16,
+    generation: u64,
+    answers: impl ExactSizeIterator<
+        Item = (
+            (&'a TopicKey, &'a Wanted),
+            &'a FetchPartitionResponse<Slice>,
+        ),
+    >,
+) -> i32 {
+    let now = node.shards.now();
+    if answers.len() > SESSION_PARTITIONS_MAX || !node.fetch_sessions.has_room(now, answers.len()) {
+        return 0;
+    }
+    let mut session = Session::new(version >= 13, generation);
+    for ((key, wanted), answer) in answers {
+        let Ok(()) = session.put(key, wanted.request, wanted.place) else {
+            return 0;
+        };
+        session.told(key, answer);
+    }
+    node.fetch_sessions.open(now, session)
+}
+
+/// Answers a request of a session: all its partitions are read, those with news are told (LR-122).
+async fn answer_news(
+    node: &Node,
+    client: &Client,
+    version: i16,
+    request: &FetchRequest,
+) -> FetchResponse<Slice> {
+    let continued = match continue_session(node, version, request) {
+        Ok(continued) => continued,
+        Err(code) => return response(code, 0, Vec::new()),
+    };
+    if continued.wanted.is_empty() {
+        // LR-121.
+        node.fetch_sessions.close(request.session_id);
+        return response(ErrorCode::None, 0, Vec::new());
+    }
+    let pass = read_until_content(node, client, version, request, &continued.wanted).await;
+    let mut session = lock(&continued.session);
+    if session.expected_epoch() != continued.epoch {
+        let code = ErrorCode::InvalidFetchSessionEpoch;
+        return response(code, request.session_id, Vec::new());
+    }
+    let news = session.news(pass.partitions);
+    response(ErrorCode::None, request.session_id, news)
+}
+
+/// Finds the session of a request and takes over what the request changes (LR-121).
+fn continue_session(
+    node: &Node,
+    version: i16,
+    request: &FetchRequest,
+) -> Result<Continued, ErrorCode> {
+    let id = request.session_id;
+    let shared = node
+        .fetch_sessions
+        .find(node.shards.now(), id)
+        .ok_or(ErrorCode::FetchSessionIdNotFound)?;
+    // Accepted, changed and read under one lock: the answers are matched by their order.
+    let mut session = lock(&shared);
+    session.accept(request.session_epoch, version >= 13)?;
+    let count_before = session.len();
+    let is_whole = update(&mut session, node, version, request).is_ok();
+    let count = session.len();
+    let continued = Continued {
+        epoch: session.expected_epoch(),
+        wanted: session
+            .wanted()
+            .map(|(request, place)| Wanted { place, request })
+            .collect(),
+        session: Arc::clone(&shared),
+    };
+    drop(session);
+    let fits = count == count_before || node.fetch_sessions.resize(id, count);
+    if is_whole && fits {
+        return Ok(continued);
+    }
+    // Too large to be kept: the client asks for everything and is told to do without a session.
+    node.fetch_sessions.close(id);
+    Err(ErrorCode::FetchSessionIdNotFound)
+}
+
+fn update(
+    session: &mut Session,
+    node: &Node,
+    version: i16,
+    request: &FetchRequest,
+) -> Result<(), TooLarge> {
+    // LR-128. Read before the places are looked up: a change in between is seen the next time.
+    session.refresh(node.metadata.generation(), |key, index| {
+        place(topic(node, key).as_deref(), version, index)
+    });
+    for topic in &request.topics {
+        let (key, known) = look_up(node, topic.name.as_deref(), topic.id);
+        for partition in &topic.partitions {
+            let place = place(known.as_deref(), version, partition.index);
+            session.put(&key, *partition, place)?;
+        }
+    }
+    for topic in &request.forgotten {
+        let (key, _) = look_up(node, topic.name.as_deref(), topic.id);
+        for index in &topic.partitions {
+            session.forget(key.clone(), *index);
+        }
+    }
+    Ok(())
+}
+
+/// LR-112: there are no followers, so nobody may fetch as one, nor have a session as one.
+fn is_follower(request: &FetchRequest) -> bool {
+    request.replica_id >= 0
+}
+
+fn response(
+    error_code: ErrorCode,
+    session_id: i32,
+    topics: Vec<FetchTopicResponse<Slice>>,
+) -> FetchResponse<Slice> {
+    FetchResponse {
+        throttle_time_ms: 0,
+        error_code,
+        session_id,
+        topics,
+        node_endpoints: Vec::new(),
+    }
+}
+
+/// The topic behind a name or id. The name of a topic that exists is not copied.
+fn look_up(node: &Node, name: Option<&str>, id: TopicId) -> (TopicKey, Option<Arc<Topic>>) {
+    let Some(name) = name else {
+        return (TopicKey::Id(id), node.metadata.topic_by_id(id));
+    };
+    let known = node.metadata.topic(name);
+    let name = match &known {
+        Some(topic) => Arc::clone(&topic.name),
+        None => Arc::from(name),
+    };
+    (TopicKey::Name(name), known)
+}
+
+fn topic(node: &Node, key: &TopicKey) -> Option<Arc<Topic>> {
+    match key {
+        TopicKey::Name(name) => node.metadata.topic(name),
+        TopicKey::Id(id) => node.metadata.topic_by_id(*id),
+    }
+}
+
+fn place(topic: Option<&Topic>, version: i16, index: i32) -> Place {
+    let Some(topic) = topic else {
+        return Err(if version >= 13 {
+            ErrorCode::UnknownTopicId
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        });
+    };
+    topic
+        .partition_id(index)
+        .map(|id| (id, topic.leader_epoch()))
+        .ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// LR-100: the partitions behind the names or ids. One that is named twice is fetched once: each mention could bring a
 /// whole batch.
-fn find(node: &Node, version: i16, request: &FetchRequest) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+///
+/// Also the topics of the request as they are to be named in the response, and for each partition which it is of.
+fn find(
+    node: &Node,
+    version: i16,
+    request: &FetchRequest,
+) -> (Vec<TopicKey>, Vec<usize>, Vec<Wanted>) {
+    let mut keys = Vec::with_capacity(request.topics.len());
+    let mut topic_of = Vec::new();
+    let mut wanted = Vec::new();
     let mut seen = BTreeSet::new();
     for (topic_at, topic) in request.topics.iter().enumerate() {
-        let known = match &topic.name {
-            Some(name) => node.metadata.topic(name.as_str()),
-            None => node.metadata.topic_by_id(topic.id),
-        };
+        let (key, known) = look_up(node, topic.name.as_deref(), topic.id);
+        keys.push(key);
         for partition in &topic.partitions {
-            let place = match &known {
-                // LR-112: there are no followers, so nobody may fetch as one.
-                _ if request.replica_id >= 0 => Err(ErrorCode::TopicAuthorizationFailed),
-                None if version >= 13 => Err(ErrorCode::UnknownTopicId),
-                None => Err(ErrorCode::UnknownTopicOrPartition),
-                Some(topic) => topic
-                    .partition_id(partition.index)
-                    .map(|id| (id, topic.leader_epoch()))
-                    .ok_or(ErrorCode::UnknownTopicOrPartition),
+            let place = if is_follower(request) {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            } else {
+                place(known.as_deref(), version, partition.index)
             };
             if let Ok((id, _)) = place
                 && !seen.insert(id)
             {
                 continue;
             }
+            topic_of.push(topic_at);
             wanted.push(Wanted {
-                topic_at,
                 place,
                 request: *partition,
             });
         }
     }
-    wanted
+    (keys, topic_of, wanted)
 }
 
 /// Reads, and if there is too little waits for more, up to the request's time (LR-104).

@@ -1,7 +1,12 @@
 //! 12.8 Offsets in transactions.
 
 use crate::world::{PROGRAM, World, bumped};
-use kafka_protocol::messages::{DeleteTopicsRequest, OffsetFetchRequest};
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use kafka_protocol::messages::{
+    DeleteGroupsRequest, DeleteTopicsRequest, OffsetDeleteRequest, OffsetFetchRequest,
+};
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, Producer, group_id, is_not_ready, topic_name, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
@@ -329,4 +334,43 @@ fn x220_every_version_of_the_old_flow() {
         assert_eq!(group.world.end(version, a, true), 0, "v{version}");
         group.expect_stable(9);
     }
+}
+
+/// OffsetDelete of t-0: the whole request's code and the partition's.
+#[track_caller]
+fn delete_offset(group: &mut Group) -> (i16, Option<i16>) {
+    let partition = OffsetDeleteRequestPartition::default().with_partition_index(0);
+    let topic = OffsetDeleteRequestTopic::default()
+        .with_name(topic_name(&group.world.topic))
+        .with_partitions(vec![partition]);
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group_id(&group.group))
+        .with_topics(vec![topic]);
+    let response = group.world.client.call(0, &request);
+    let partitions = response.topics.first().map(|topic| &topic.partitions[0]);
+    (response.error_code, partitions.map(|one| one.error_code))
+}
+
+#[test]
+fn x232_a_deleted_offset_does_not_come_back() {
+    let mut group = Group::new();
+    group.join();
+    assert_eq!(group.toc(3, 9), 0);
+    assert_eq!(delete_offset(&mut group), (0, Some(0)));
+    let a = group.a;
+    assert_eq!(group.world.commit4(a), 0);
+    group.expect_stable(-1);
+}
+
+#[test]
+fn x233_a_deleted_group_does_not_come_back() {
+    let mut group = Group::new();
+    group.join();
+    assert_eq!(group.toc(3, 9), 0);
+    let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(&group.group)]);
+    let response = group.world.client.call(2, &request);
+    assert_eq!(response.results[0].error_code, 0);
+    let a = group.a;
+    assert_eq!(group.world.commit4(a), 0);
+    group.expect_stable(-1);
 }

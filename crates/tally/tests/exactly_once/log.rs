@@ -262,15 +262,14 @@ fn x187_delete_records_in_an_open_transaction() {
     assert_eq!(read.log_start_offset, 3);
 }
 
-/// need WriteTxnMarkers; a broker that does not list it is not asked.
-fn serves_markers(world: &mut World) -> bool {
-    let versions = world.client.api_versions(0);
-    versions.api_keys.iter().any(|row| row.api_key == 27)
-}
-
 /// WriteTxnMarkers v1: the code of t-0.
 #[track_caller]
-fn write_marker(world: &mut World, producer: Producer, coordinator: i32, commit: bool) -> i16 {
+pub(crate) fn write_marker(
+    world: &mut World,
+    producer: Producer,
+    coordinator: i32,
+    commit: bool,
+) -> i16 {
     let topic = WritableTxnMarkerTopic::default()
         .with_name(topic_name(&world.topic))
         .with_partition_indexes(vec![0]);
@@ -288,9 +287,6 @@ fn write_marker(world: &mut World, producer: Producer, coordinator: i32, commit:
 #[test]
 fn x182_the_epoch_of_a_marker() {
     let mut world = World::new();
-    if !serves_markers(&mut world) {
-        return;
-    }
     let id = world.pid();
     assert_eq!(world.d(id, 3, 0, 1), At(0));
     let at = |epoch| Producer { id, epoch };
@@ -301,9 +297,6 @@ fn x182_the_epoch_of_a_marker() {
 #[test]
 fn x183_the_epoch_of_a_coordinator() {
     let mut world = World::new();
-    if !serves_markers(&mut world) {
-        return;
-    }
     let id = world.pid();
     let a = Producer { id, epoch: 0 };
     assert_eq!(write_marker(&mut world, a, 5, false), 0);
@@ -314,9 +307,6 @@ fn x183_the_epoch_of_a_coordinator() {
 #[test]
 fn x184_a_marker_makes_an_entry() {
     let mut world = World::new();
-    if !serves_markers(&mut world) {
-        return;
-    }
     let id = world.pid();
     assert_eq!(
         write_marker(&mut world, Producer { id, epoch: 2 }, 0, false),

@@ -7,6 +7,7 @@ mod crashes;
 mod idempotent;
 mod init_producer_id;
 mod log;
+mod operators;
 mod restart;
 mod tv1;
 mod tv2;

@@ -6,5 +6,6 @@ mod coordinator;
 mod joining;
 mod member;
 mod offsets;
+mod operators;
 mod rebalancing;
 mod static_members;

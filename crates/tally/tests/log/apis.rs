@@ -265,7 +265,13 @@ fn ask_transactions(topic: &str) {
             .with_v3_and_below_transactional_id(id())
             .with_v3_and_below_topics(vec![topic])
     });
-    ask(4..=5, |_| m::AddPartitionsToTxnRequest::default());
+    ask(4..=5, |_| {
+        // Apache Kafka never answers an empty list.
+        let transaction =
+            m::add_partitions_to_txn_request::AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(id());
+        m::AddPartitionsToTxnRequest::default().with_transactions(vec![transaction])
+    });
     ask(0..=4, |_| {
         m::AddOffsetsToTxnRequest::default()
             .with_transactional_id(id())

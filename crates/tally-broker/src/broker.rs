@@ -1,6 +1,6 @@
 //! The broker's life: open the data, recover, listen, stop.
 
-use crate::api::{Node, PlainProducerIds};
+use crate::api::{FetchSessions, Node, PlainProducerIds};
 use crate::config::BrokerConfig;
 use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
@@ -140,6 +140,7 @@ impl Broker {
             metadata: Arc::clone(&metadata),
             shards: Arc::clone(&shards),
             producer_ids: PlainProducerIds::default(),
+            fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         });
         tokio::spawn(listener::serve(node, listener, stopped));
         ready.store(true, Ordering::Release);

@@ -6,6 +6,7 @@ mod apis;
 mod connections;
 mod corner;
 mod fetch;
+mod fetch_sessions;
 mod hostile;
 mod list_offsets;
 mod metadata;

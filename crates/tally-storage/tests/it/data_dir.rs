@@ -15,7 +15,7 @@ fn a_second_owner_is_refused_and_told_the_first() {
         other => panic!("{other:?}"),
     }
     drop(first);
-    assert!(DataDir::open(disk.root()).is_ok());
+    assert!(disk.try_open().is_ok());
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn an_unknown_format_is_refused() {
     let format = disk.root().join("format");
     assert_eq!(std::fs::read(&format).expect("there"), b"1\n");
     std::fs::write(&format, "2\n").expect("written");
-    match DataDir::open(disk.root()) {
+    match disk.try_open() {
         Err(OpenDirError::UnsupportedFormat { found, .. }) => assert_eq!(found, "2"),
         other => panic!("{other:?}"),
     }
     std::fs::remove_file(&format).expect("removed");
-    let lost = DataDir::open(disk.root());
+    let lost = disk.try_open();
     assert!(
         matches!(lost, Err(OpenDirError::UnsupportedFormat { .. })),
         "{lost:?}"

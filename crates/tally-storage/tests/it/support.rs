@@ -4,9 +4,11 @@ use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId, TopicId};
 use tally_storage::{
-    Appended, DataDir, Entry, Journal, JournalState, LogOptions, Recovered, SegmentJournal,
+    Appended, DataDir, Entry, Journal, JournalState, LogOptions, OpenDirError, Recovered,
+    SegmentJournal,
 };
 use tempfile::TempDir;
 
@@ -41,7 +43,21 @@ impl Disk {
     }
 
     pub(crate) fn open(&self) -> Arc<DataDir> {
-        Arc::new(DataDir::open(self.root()).expect("the directory is free"))
+        Arc::new(self.try_open().expect("the directory opens"))
+    }
+
+    /// Opens the directory as soon as it is free: a test that starts a process shares its locks with that process from the
+    /// fork to the exec, those of other tests too.
+    pub(crate) fn try_open(&self) -> Result<DataDir, OpenDirError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match DataDir::open(self.root()) {
+                Err(OpenDirError::AlreadyInUse { .. }) if Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Opens the partition; the directory is locked as long as the journal lives.

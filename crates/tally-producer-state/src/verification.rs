@@ -11,6 +11,10 @@ use crate::sequence::is_after;
 use std::collections::BTreeMap;
 use tally_protocol::{Now, ProducerEpoch, ProducerId, Sequence};
 
+/// States of a partition at most. A client may name any producer, so without a bound a hostile one could fill the memory
+/// with producers that do not exist; this many requests are never between question and append at once.
+const STATES_MAX: usize = 10_000;
+
 /// Names one verification; no two are alike within the life of a partition (V-1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Guard(pub u64);
@@ -70,6 +74,9 @@ impl Verifications {
         flow: Flow,
         now: Now,
     ) -> Guard {
+        if self.states.len() >= STATES_MAX && !self.states.contains_key(&producer) {
+            self.drop_oldest();
+        }
         let state = self.states.entry(producer).or_insert_with(|| {
             self.next_guard = self.next_guard.wrapping_add(1);
             State {
@@ -139,6 +146,15 @@ impl Verifications {
         self.states.retain(|_, state| state.touched_ms > before_ms);
     }
 
+    /// Drops the state that nobody asked for the longest. Whoever still holds its guard is refused and asks again.
+    fn drop_oldest(&mut self) {
+        let by_age = |state: &State| (state.touched_ms, state.guard.0);
+        let oldest = self.states.iter().min_by_key(|(_, state)| by_age(state));
+        if let Some((&producer, _)) = oldest {
+            self.states.remove(&producer);
+        }
+    }
+
     fn remove_where(
         &mut self,
         producer_id: ProducerId,
@@ -170,4 +186,30 @@ const fn spread(seed: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n15_made_up_producers_push_out_the_oldest_state_only() {
+        let mut verifications = Verifications::new(7);
+        let begin = |verifications: &mut Verifications, producer: i64, wall_ms: i64| {
+            let now = Now {
+                monotonic_ms: 0,
+                wall_ms,
+            };
+            let pair = (ProducerId(producer), ProducerEpoch(0));
+            verifications.begin(pair, Sequence(0), Flow::Tv1, now)
+        };
+        let old = begin(&mut verifications, -5, 0);
+        let live = begin(&mut verifications, -6, 2);
+        for producer in 0..i64::try_from(STATES_MAX).unwrap() + 100 {
+            begin(&mut verifications, producer, 1);
+        }
+        assert_eq!(verifications.states.len(), STATES_MAX);
+        assert!(!verifications.holds((ProducerId(-5), ProducerEpoch(0)), Some(old)));
+        assert!(verifications.holds((ProducerId(-6), ProducerEpoch(0)), Some(live)));
+    }
 }

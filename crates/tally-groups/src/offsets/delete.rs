@@ -90,9 +90,8 @@ impl Groups {
     }
 
     pub(crate) fn delete_group(&mut self, turn: &mut Turn, group: &Arc<str>, to: ReplyTo) {
-        let code = if group.is_empty() {
-            ErrorCode::InvalidGroupId
-        } else if !self.exists(group) {
+        // The empty id is one like all others here: offsets may be committed under it (GR-60).
+        let code = if !self.exists(group) {
             ErrorCode::GroupIdNotFound
         } else if self.state(group) != GroupState::Empty {
             ErrorCode::NonEmptyGroup

@@ -7,7 +7,7 @@ use crate::aborted::AbortedTransaction;
 use crate::check::Marker;
 use crate::entry::{Entry, RememberedBatch};
 use crate::open_txns::OpenTransactions;
-use crate::verification::{Flow, Verification, Verifications};
+use crate::verification::{Flow, Guard, Verification, Verifications};
 use std::collections::BTreeMap;
 use tally_protocol::{
     BatchHeader, CoordinatorEpoch, Now, Offset, ProducerEpoch, ProducerId, Sequence,
@@ -78,6 +78,22 @@ impl ProducerStates {
     pub fn duplicate_answered(&mut self, header: &BatchHeader) {
         self.verifications
             .forget((header.producer_id, header.producer_epoch));
+    }
+
+    /// Drops the verification that `guard` names, if it is still there: the coordinator has said that there is no such
+    /// producer. Otherwise whoever makes up ids would fill the memory, a state an id, until they expire (P-56).
+    ///
+    /// Not for refusals that pass: the state also keeps later batches from overtaking this one (V-7).
+    pub fn drop_verification(
+        &mut self,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+        guard: Guard,
+    ) {
+        let producer = (producer_id, producer_epoch);
+        if self.verifications.holds(producer, Some(guard)) {
+            self.verifications.forget(producer);
+        }
     }
 
     /// Takes in a data batch that was appended at `base_offset`, live or by replay (P-63). The header's own base

@@ -124,29 +124,47 @@ fn each_record(
     }
 }
 
-/// The transaction coordinator's records as one batch.
-pub(crate) fn transaction_batch(records: &[TransactionRecord], now: Now) -> BytesMut {
-    let mut builder = BatchBuilder::new(now.wall_ms);
-    for record in records {
-        builder.push(Some(&record.encode_key()), record.encode_value().as_deref());
-    }
-    builder.finish()
+/// Bytes that one decision's records may have: far more than those of any honest client, far below what a batch or a
+/// segment can hold.
+const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The transaction coordinator's records as one batch; `None` if they are too large for one.
+pub(crate) fn transaction_batch(records: &[TransactionRecord], now: Now) -> Option<BytesMut> {
+    let builder = BatchBuilder::new(now.wall_ms);
+    let encoded = records
+        .iter()
+        .map(|record| (record.encode_key(), record.encode_value()));
+    batch(builder, encoded)
 }
 
-/// The groups' records as one batch, of `producer`'s transaction if there is one (O-6).
+/// The groups' records as one batch, of `producer`'s transaction if there is one (O-6); `None` if they are too large.
 pub(crate) fn offsets_batch(
     records: &[OffsetsRecord],
     producer: Option<(ProducerId, ProducerEpoch)>,
     now: Now,
-) -> BytesMut {
+) -> Option<BytesMut> {
     let mut builder = BatchBuilder::new(now.wall_ms);
     if let Some((producer_id, producer_epoch)) = producer {
         builder = builder
             .producer(producer_id, producer_epoch, Sequence::NONE)
             .transactional();
     }
-    for record in records {
-        builder.push(Some(&record.encode_key()), record.encode_value().as_deref());
+    let encoded = records
+        .iter()
+        .map(|record| (record.encode_key(), record.encode_value()));
+    batch(builder, encoded)
+}
+
+fn batch(
+    mut builder: BatchBuilder,
+    records: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+) -> Option<BytesMut> {
+    for (key, value) in records {
+        let bytes = builder.size_bytes() + key.len() + value.as_ref().map_or(0, Vec::len);
+        if bytes > BATCH_BYTES_MAX {
+            return None;
+        }
+        builder.push(Some(&key), value.as_deref());
     }
-    builder.finish()
+    Some(builder.finish())
 }

@@ -214,6 +214,15 @@ pub enum ShardMessage {
         /// Whom to answer.
         to: ReplyTo,
     },
+    /// The coordinator knows no such producer, or a newer one: forget what [`ShardMessage::BeginVerification`] noted.
+    DropVerification {
+        /// The producer.
+        producer_id: ProducerId,
+        /// Its epoch.
+        producer_epoch: ProducerEpoch,
+        /// Which verification.
+        guard: Guard,
+    },
     /// Read records.
     Read {
         /// What.

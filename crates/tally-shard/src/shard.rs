@@ -304,6 +304,29 @@ impl Shard {
                 self.reply(to, ShardReply::Deleted(deleted));
             }
             ShardMessage::DescribeProducers { to } => self.describe_producers(id, to),
+            other => self.handle_upkeep(now, id, other, outbox),
+        }
+    }
+
+    /// The messages that nobody waits for an answer to: what a partition is, and what it may forget.
+    fn handle_upkeep(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        message: ShardMessage,
+        outbox: &mut Outbox,
+    ) {
+        match message {
+            ShardMessage::DropVerification {
+                producer_id,
+                producer_epoch,
+                guard,
+            } => {
+                if let Ok(partition) = self.partition(id) {
+                    let producers = &mut partition.producers;
+                    producers.drop_verification(producer_id, producer_epoch, guard);
+                }
+            }
             ShardMessage::CancelWaiter(waiter) => {
                 if let Ok(partition) = self.partition(id) {
                     partition.cancel_waiter(waiter);
@@ -331,7 +354,12 @@ impl Shard {
             | ShardMessage::TransactionalOffsets { .. }
             | ShardMessage::AppendMarker { .. }
             | ShardMessage::Inspect { .. }
-            | ShardMessage::WriteMarker { .. } => unreachable!("handled by `handle`"),
+            | ShardMessage::WriteMarker { .. }
+            | ShardMessage::MarkersWritten { .. }
+            | ShardMessage::TopicDeleted { .. }
+            | ShardMessage::FindEpochEnd { .. }
+            | ShardMessage::DeleteRecords { .. }
+            | ShardMessage::DescribeProducers { .. } => unreachable!("handled before"),
         }
     }
 

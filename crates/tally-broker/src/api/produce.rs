@@ -241,9 +241,14 @@ async fn join_transaction(
     }
     let codes = transaction::ask_coordinator(node, &participant, names).await;
     for (at, code) in asking.into_iter().zip(codes) {
-        if !code.is_none() {
-            parts[at].refuse(translate(version, code));
+        if code.is_none() {
+            continue;
         }
+        let part = &mut parts[at];
+        if let (Some(id), Some(guard)) = (part.id, part.guard) {
+            transaction::refused(node, id, &participant, guard, code);
+        }
+        part.refuse(translate(version, code));
     }
 }
 

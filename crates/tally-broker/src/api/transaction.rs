@@ -2,6 +2,7 @@
 //! transaction (exactly-once.md 3.5).
 
 use crate::api::Node;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tally_producer_state as producers;
@@ -49,6 +50,27 @@ pub(crate) async fn begin(
     }
 }
 
+/// Takes the first step back if `code`, the coordinator's, is for ever: nobody comes back with this producer and epoch.
+pub(crate) fn refused(
+    node: &Node,
+    partition: PartitionId,
+    participant: &Participant,
+    guard: Guard,
+    code: ErrorCode,
+) {
+    if matches!(
+        code,
+        ErrorCode::InvalidProducerIdMapping | ErrorCode::ProducerFenced
+    ) {
+        let dropped = ShardMessage::DropVerification {
+            producer_id: participant.producer_id,
+            producer_epoch: participant.producer_epoch,
+            guard,
+        };
+        node.shards.tell(partition, dropped);
+    }
+}
+
 /// Second step: asks the coordinator about `partitions`; one code for each, those of the newest version.
 pub(crate) async fn ask_coordinator(
     node: &Node,
@@ -77,13 +99,15 @@ async fn verify(
         .transaction(&participant.transactional_id, command)
         .await
     {
-        Ok(Response::VerifyPartitions(Ok(codes))) => partitions
-            .iter()
-            .map(|wanted| {
-                let found = codes.iter().find(|(partition, _)| partition == wanted);
-                found.map_or(ErrorCode::TransactionAbortable, |(_, code)| *code)
-            })
-            .collect(),
+        Ok(Response::VerifyPartitions(Ok(codes))) => {
+            let codes: BTreeMap<TopicPartition, ErrorCode> = codes.into_iter().collect();
+            let code = |wanted| codes.get(wanted).copied();
+            let missing = ErrorCode::TransactionAbortable;
+            let codes = partitions
+                .iter()
+                .map(|wanted| code(wanted).unwrap_or(missing));
+            codes.collect()
+        }
         Ok(Response::VerifyPartitions(Err(code))) | Err(code) => vec![code; partitions.len()],
         Ok(_) => vec![ErrorCode::UnknownServerError; partitions.len()],
     }

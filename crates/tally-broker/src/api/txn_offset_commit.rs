@@ -115,13 +115,14 @@ async fn commit(
         flow: if version >= 5 { Flow::Tv2 } else { Flow::Tv1 },
     };
     let guard = transaction::begin(node, partition, &participant, Sequence::NONE).await?;
-    if guard.is_some() {
+    if let Some(guard) = guard {
         let name = TopicPartition {
             topic: Arc::from(CONSUMER_OFFSETS),
             partition: index,
         };
         let codes = transaction::ask_coordinator(node, &participant, vec![name]).await;
         if let Some(code) = codes.into_iter().find(|code| !code.is_none()) {
+            transaction::refused(node, partition, &participant, guard, code);
             return Err(code);
         }
     }

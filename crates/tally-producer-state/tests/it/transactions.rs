@@ -4,8 +4,8 @@ use crate::partition::{
     A, Answer::*, B, OLD_EPOCH, OUT_OF_ORDER, Partition, WRONG_STATE, check, marker, plain,
     transactional,
 };
-use tally_producer_state::{Flow, Verification};
-use tally_protocol::{BatchHeader, Offset, ProducerEpoch, ProducerId};
+use tally_producer_state::{Flow, Guard, ProducerStates, Refusal, Verdict, Verification};
+use tally_protocol::{BatchHeader, Offset, ProducerEpoch, ProducerId, Sequence};
 
 #[test]
 fn p53_plain_data_may_not_join_an_open_transaction() {
@@ -172,6 +172,29 @@ fn v11_a_duplicate_does_not_stop_the_batches_after_it() {
             (transactional(A, 0, 2, 1), At(3)),
         ],
     );
+}
+
+#[test]
+fn v05_a_verification_is_dropped_by_its_own_guard_only() {
+    let mut states = ProducerStates::new(1);
+    let begin = |states: &mut ProducerStates| match states.begin_verification(
+        ProducerId(A),
+        ProducerEpoch(0),
+        Sequence(0),
+        Flow::Tv1,
+        crate::partition::at(1),
+    ) {
+        Verification::Needed(guard) => guard,
+        other => panic!("{other:?}"),
+    };
+    let header = transactional(A, 0, 0, 1);
+    let first = begin(&mut states);
+    states.drop_verification(ProducerId(A), ProducerEpoch(0), Guard(first.0 ^ 1));
+    assert_eq!(states.check(&header, Some(first)), Verdict::Append);
+    states.drop_verification(ProducerId(A), ProducerEpoch(0), first);
+    let refused = Verdict::Refuse(Refusal::InvalidTxnState);
+    assert_eq!(states.check(&header, Some(first)), refused);
+    assert_ne!(begin(&mut states), first);
 }
 
 #[test]

@@ -20,6 +20,8 @@ use tally_transactions as transactions;
 /// Room reserved before a coordinator decides, so that a full disk is a refusal before any state has changed (N15):
 /// more than the records of any one of its own decisions (a transaction's largest record holds 10,000 partitions).
 const DECISION_BYTES: usize = 512 * 1024;
+/// How long a coordinator whose records were refused is left alone.
+const REFUSED_AGAIN_MS: u64 = 1000;
 /// Below this many producer ids a shard asks for more.
 const PRODUCER_IDS_LOW: i64 = 100;
 
@@ -152,7 +154,8 @@ impl Shard {
         if !has_room {
             tracing::warn!(partition = %id, "no room on the disk for the coordinator's log");
             self.deadlines.retain(|(_, other)| *other != id);
-            self.deadlines.insert((now.monotonic_ms + 1000, id));
+            self.deadlines
+                .insert((now.monotonic_ms + REFUSED_AGAIN_MS, id));
             // It hears of written markers all the same, or it would wait for them for ever (D-7). What it decides is
             // dropped here and decided again by its timer (S-2).
             if let (Hosted::Transactions(core), Occasion::Markers(command)) =
@@ -208,8 +211,9 @@ impl Shard {
     ) {
         if !decision.records.is_empty() {
             let batch = coordinator::transaction_batch(&decision.records, now);
-            let Some(base_offset) = self.append_decision(now, id, batch) else {
-                return self.refuse_transaction(decision.effects);
+            let base_offset = match self.append_decision(now, id, batch) {
+                Ok(base_offset) => base_offset,
+                Err(code) => return self.refuse_transaction(now, id, decision.effects, code),
             };
             if let Some(Partition {
                 hosted: Hosted::Transactions(core),
@@ -251,8 +255,9 @@ impl Shard {
     ) {
         if !decision.records.is_empty() {
             let batch = coordinator::offsets_batch(&decision.records, producer, now);
-            let Some(base_offset) = self.append_decision(now, id, batch) else {
-                return self.refuse_group(now, id, decision);
+            let base_offset = match self.append_decision(now, id, batch) {
+                Ok(base_offset) => base_offset,
+                Err(code) => return self.refuse_group(now, id, decision, code),
             };
             if let Some(Partition {
                 hosted: Hosted::Groups(core),
@@ -278,20 +283,30 @@ impl Shard {
         self.set_deadline(id);
     }
 
-    /// A decision larger than the room reserved for it met a full disk: nothing of it happens, whoever waits asks again.
-    pub(super) fn refuse_transaction(&mut self, effects: Vec<transactions::Effect>) {
+    /// A decision larger than the room reserved for it met a full disk, or is larger than any batch: nothing of it happens.
+    fn refuse_transaction(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        effects: Vec<transactions::Effect>,
+        code: ErrorCode,
+    ) {
         for effect in effects {
             if let transactions::Effect::Reply { to, .. } = effect {
-                self.reply(
-                    ReplyTo(to.0),
-                    ShardReply::Transaction(Err(ErrorCode::NotCoordinator)),
-                );
+                self.reply(ReplyTo(to.0), ShardReply::Transaction(Err(code)));
             }
         }
+        self.set_deadline_after_refusal(now, id);
     }
 
     /// The same for the groups (GR-10); a group whose record was refused starts its rebalance over (GR-30).
-    pub(super) fn refuse_group(&mut self, now: Now, id: PartitionId, decision: groups::Decision) {
+    fn refuse_group(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        decision: groups::Decision,
+        code: ErrorCode,
+    ) {
         let mut effects = decision.effects;
         if let Some(Partition {
             hosted: Hosted::Groups(core),
@@ -307,37 +322,53 @@ impl Shard {
         }
         for effect in effects {
             let groups::Effect::Reply { to, .. } = effect;
-            self.reply(
-                ReplyTo(to.0),
-                ShardReply::Group(Err(ErrorCode::NotCoordinator)),
-            );
+            self.reply(ReplyTo(to.0), ShardReply::Group(Err(code)));
         }
-        self.set_deadline(id);
+        self.set_deadline_after_refusal(now, id);
     }
 
-    /// Appends a coordinator's batch; its room was reserved before the decision, or is found now.
-    pub(super) fn append_decision(
+    /// Appends a coordinator's batch; its room was reserved before the decision, or is found now. Refusals as GR-10 and
+    /// S-2 say: 16 for a full disk, whoever waits asks again; -1 for records that are too large.
+    fn append_decision(
         &mut self,
         now: Now,
         id: PartitionId,
-        batch: BytesMut,
-    ) -> Option<Offset> {
+        batch: Option<BytesMut>,
+    ) -> Result<Offset, ErrorCode> {
+        let Some(batch) = batch else {
+            tracing::warn!(partition = %id, "records of a coordinator are too large for a batch and refused");
+            return Err(ErrorCode::UnknownServerError);
+        };
         let Shard {
             journal,
             partitions,
             waiting,
             ..
         } = self;
-        let partition = partitions.get_mut(&id)?;
+        let partition = partitions.get_mut(&id).ok_or(ErrorCode::NotCoordinator)?;
         let header = batch::parse_header(&batch).expect("a built batch has a whole header");
         if journal.reserve(id, batch.len()).is_err() {
             tracing::error!(partition = %id, bytes = batch.len(), "no room on the disk for a coordinator's decision");
-            return None;
+            return Err(ErrorCode::NotCoordinator);
         }
         let placed = partition.append(journal, batch, &header);
         partition.applied(placed, &header, now);
         waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
-        Some(placed.base_offset)
+        Ok(placed.base_offset)
+    }
+
+    /// What was due and refused is still due: it is tried again after a while, not at once and for ever.
+    fn set_deadline_after_refusal(&mut self, now: Now, id: PartitionId) {
+        self.set_deadline(id);
+        let earliest_ms = now.monotonic_ms + REFUSED_AGAIN_MS;
+        let too_early = self
+            .deadlines
+            .iter()
+            .find(|(due_ms, other)| *other == id && *due_ms < earliest_ms);
+        if let Some(too_early) = too_early.copied() {
+            self.deadlines.remove(&too_early);
+            self.deadlines.insert((earliest_ms, id));
+        }
     }
 
     pub(super) fn set_deadline(&mut self, id: PartitionId) {

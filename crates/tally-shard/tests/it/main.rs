@@ -1,5 +1,6 @@
 //! Shards with real files: what a client would see, over restarts.
 
+mod refusals;
 mod restart;
 mod retention;
 mod transactions;

@@ -138,6 +138,25 @@ impl World {
         self.move_clock(self.now.monotonic_ms + ms);
     }
 
+    /// Hands over a message whose reply may come later, lets `ms` pass, and returns all replies.
+    pub(crate) fn ask_and_pass_ms(
+        &mut self,
+        id: PartitionId,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+        ms: u64,
+    ) -> Vec<ShardReply> {
+        let to = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let mut outbox = Outbox::default();
+        self.shard.handle(self.now, id, message(to), &mut outbox);
+        let mut replies = self.carry(outbox);
+        self.skip_ms(ms);
+        let mut outbox = Outbox::default();
+        self.shard.expire(self.now, &mut outbox);
+        replies.extend(self.carry(outbox));
+        replies.into_iter().map(|(_, reply)| reply).collect()
+    }
+
     /// What the timer does once.
     pub(crate) fn turn(&mut self) {
         let mut outbox = Outbox::default();

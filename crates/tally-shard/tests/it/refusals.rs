@@ -1,0 +1,104 @@
+//! What is refused, and what a refusal leaves behind.
+
+use crate::world::{DATA, GROUPS, World, batch};
+use bytes::Bytes;
+use std::sync::Arc;
+use tally_groups::{Command, JoinRequest, NewMember, Response, ReturningMember, SyncRequest};
+use tally_producer_state::Guard;
+use tally_protocol::{ErrorCode, Sequence};
+use tally_shard::{ShardMessage, ShardReply};
+
+fn join() -> JoinRequest {
+    JoinRequest {
+        group: Arc::from("g"),
+        member_id: Arc::default(),
+        new_member_id: Arc::from("m"),
+        instance_id: None,
+        client_id: Arc::from("c"),
+        client_host: Arc::from("/h"),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: Arc::from("consumer"),
+        protocols: vec![(Arc::from("range"), Bytes::new())],
+        new_member: NewMember::Add,
+        returning_member: ReturningMember::ToldOldLeader,
+    }
+}
+
+fn group(command: Command) -> impl FnOnce(tally_shard::ReplyTo) -> ShardMessage {
+    |to| ShardMessage::Group {
+        command,
+        size_bytes: 0,
+        to,
+    }
+}
+
+fn sync(generation: i32, assignment: Bytes) -> Command {
+    Command::Sync(SyncRequest {
+        group: Arc::from("g"),
+        member_id: Arc::from("m"),
+        instance_id: None,
+        generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![(Arc::from("m"), assignment)],
+    })
+}
+
+#[track_caller]
+fn joined(replies: Vec<ShardReply>) -> i32 {
+    match &replies[..] {
+        [ShardReply::Group(Ok(Response::Join(response)))] => response.generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// GR-10: too large for the log is -1. What no batch can hold must not end the broker.
+#[test]
+fn gr10_a_group_that_is_too_large_for_the_log_is_refused() {
+    let mut world = World::new();
+    let generation = joined(world.ask_and_pass_ms(GROUPS, group(Command::Join(join())), 10_000));
+    let huge = Bytes::from(vec![0; 70 << 20]);
+    let replies = world.ask_and_pass_ms(GROUPS, group(sync(generation, huge)), 0);
+    assert!(
+        matches!(
+            replies[..],
+            [ShardReply::Group(Err(ErrorCode::UnknownServerError)), ..]
+        ),
+        "{replies:?}"
+    );
+    let mut again = join();
+    again.member_id = Arc::from("m");
+    let generation = joined(world.ask_and_pass_ms(GROUPS, group(Command::Join(again)), 0));
+    let replies = world.ask_and_pass_ms(GROUPS, group(sync(generation, Bytes::new())), 0);
+    match &replies[..] {
+        [ShardReply::Group(Ok(Response::Sync(response)))] => {
+            assert_eq!(response.error, ErrorCode::None);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn v05_a_verification_that_was_dropped_verifies_nothing() {
+    let mut world = World::new();
+    let pair = world.init();
+    let guard = world.verify(DATA, pair, Sequence(0)).expect("needed");
+    let drop = |guard| ShardMessage::DropVerification {
+        producer_id: pair.0,
+        producer_epoch: pair.1,
+        guard,
+    };
+    assert!(
+        world
+            .ask_and_pass_ms(DATA, |_| drop(Guard(guard.0 ^ 1)), 0)
+            .is_empty()
+    );
+    assert!(world.ask_and_pass_ms(DATA, |_| drop(guard), 0).is_empty());
+    let batch = batch(pair, 0, &["a"], true);
+    let guard = Some(guard);
+    match world.ask(DATA, |to| ShardMessage::Append { batch, guard, to }) {
+        ShardReply::Append(Err(refusal)) => assert_eq!(refusal.code, ErrorCode::InvalidTxnState),
+        other => panic!("{other:?}"),
+    }
+}

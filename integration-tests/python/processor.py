@@ -135,10 +135,6 @@ class Processor:
             for message in batch:
                 self._write(message, draft)
             if not self._options.offsets_first:
-                # All records first: librdkafka can lose a TxnOffsetCommit, and never return, when the connection that
-                # it shares with a Produce request is closed. Seen with Apache Kafka 4.3.1 too.
-                while self._producer.flush(TRANSACTION_CALL_S):
-                    log("retrying flush")
                 membership = self._consumer.consumer_group_metadata()
                 self._retrying(self._producer.send_offsets_to_transaction, offsets, membership, TRANSACTION_CALL_S)
             if self._transaction % self._options.abort_every == 0:

@@ -41,8 +41,8 @@ impl Transactions {
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
             .set("linger.ms", "5")
-            // librdkafka: with its default, rebootstrap, sending offsets can hang for ever once the only broker's connection is
-            // lost: the cached group coordinator is then a broker that the client has forgotten.
+            // librdkafka (seen with 2.16.0, in the Python client): with the default, rebootstrap, sending offsets can hang
+            // for ever once the only broker's connection is lost: its group coordinator is then a forgotten broker.
             .set("metadata.recovery.strategy", "none")
             .set("reconnect.backoff.max.ms", "500")
             .set("retry.backoff.ms", "50")

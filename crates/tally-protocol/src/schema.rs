@@ -5,7 +5,8 @@
 //! layout. It refuses
 //! - a count whose elements, each at its smallest, do not fit the bytes left;
 //! - strings and byte fields that reach behind the end;
-//! - more than [`ELEMENTS_MAX`] structures and strings in arrays, because each is larger in memory than on the wire;
+//! - more than [`ELEMENTS_MAX`] elements in arrays, because each is larger in memory than on the wire: a partition's
+//!   number of four bytes becomes a row of an answer;
 //! - more than [`crate::wire::TAGGED_FIELDS_MAX`] tagged fields in one section.
 //!
 //! Null where null is not allowed, and text that is not UTF-8, is left to the crate, which refuses them. Produce and Fetch
@@ -14,7 +15,7 @@
 use crate::api_table as api;
 use crate::wire::{Malformed, Reader};
 
-/// The most structures and strings that the arrays of one request may hold in all: more partitions than one node will
+/// The most elements that the arrays of one request may hold in all: more partitions than one node will
 /// ever carry.
 pub const ELEMENTS_MAX: usize = 1 << 18;
 
@@ -306,6 +307,7 @@ impl Skimmer<'_> {
             Kind::Blob => self.reader.nullable_bytes(self.flexible).map(drop),
             Kind::FixedArray(element_bytes) => {
                 let count = self.count(element_bytes)?;
+                self.elements(count)?;
                 self.reader.take(count * element_bytes).map(drop)
             }
             Kind::TextArray => {

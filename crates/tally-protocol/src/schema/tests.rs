@@ -831,6 +831,25 @@ fn any_four_bytes_replaced_by_a_huge_number_do_no_harm() {
 }
 
 #[test]
+fn a_request_of_endless_partition_numbers_is_refused() {
+    // DescribeProducers: one topic.
+    let body = |count: usize| {
+        let mut body = vec![2, 2, b't'];
+        crate::wire::put_uvarint(&mut body, u32::try_from(count + 1).unwrap());
+        body.resize(body.len() + 4 * count + 2, 0);
+        body
+    };
+    assert_eq!(
+        check_body(api::DESCRIBE_PRODUCERS, 0, &body(ELEMENTS_MAX - 1)),
+        Ok(0)
+    );
+    assert_eq!(
+        check_body(api::DESCRIBE_PRODUCERS, 0, &body(ELEMENTS_MAX)),
+        Err(Malformed::TooManyElements)
+    );
+}
+
+#[test]
 fn a_request_of_endless_empty_elements_is_refused() {
     // Metadata 9: topics of an empty name and no tags, two bytes each.
     let mut body = Vec::new();

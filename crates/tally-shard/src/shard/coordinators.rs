@@ -3,12 +3,13 @@
 
 use super::Shard;
 use crate::coordinator::{self, Hosted};
-use crate::message::{Outgoing, ReplyTo, ShardReply};
+use crate::message::{Outgoing, PartitionSettings, ReplyTo, ShardReply};
 use crate::partition::Partition;
 use crate::waiting::Held;
 use bytes::BytesMut;
 use tally_groups as groups;
 use tally_producer_state::{Guard, Verdict};
+use tally_protocol::ids::to_usize;
 use tally_protocol::records::offsets_log::OffsetsRecord;
 use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch, ProducerId,
@@ -53,12 +54,13 @@ impl Shard {
     ) {
         let Some(Partition {
             hosted: Hosted::Transactions(core),
+            settings,
             ..
         }) = self.partitions.get_mut(&id)
         else {
             return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
         };
-        if self.journal.reserve(id, DECISION_BYTES).is_err() {
+        if self.journal.reserve(id, decision_bytes(settings)).is_err() {
             return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
         }
         let decision = core.decide(
@@ -81,6 +83,7 @@ impl Shard {
     ) {
         let Some(Partition {
             hosted: Hosted::Groups(core),
+            settings,
             ..
         }) = self.partitions.get_mut(&id)
         else {
@@ -90,7 +93,7 @@ impl Shard {
         if command.may_write()
             && self
                 .journal
-                .reserve(id, DECISION_BYTES + size_bytes)
+                .reserve(id, decision_bytes(settings) + size_bytes)
                 .is_err()
         {
             return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
@@ -119,7 +122,7 @@ impl Shard {
         };
         if self
             .journal
-            .reserve(id, DECISION_BYTES + commit.size_bytes)
+            .reserve(id, decision_bytes(&partition.settings) + commit.size_bytes)
             .is_err()
         {
             return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
@@ -147,10 +150,11 @@ impl Shard {
             Occasion::Expire | Occasion::Markers(_) => false,
         };
         // Without room the coordinator is not asked: it is asked again at its next deadline, or by the next marker.
-        let has_room = writes_nothing || self.journal.reserve(id, DECISION_BYTES).is_ok();
         let Some(partition) = self.partitions.get_mut(&id) else {
             return;
         };
+        let bytes = decision_bytes(&partition.settings);
+        let has_room = writes_nothing || self.journal.reserve(id, bytes).is_ok();
         if !has_room {
             tracing::warn!(partition = %id, "no room on the disk for the coordinator's log");
             self.deadlines.retain(|(_, other)| *other != id);
@@ -380,6 +384,12 @@ impl Shard {
             self.deadlines.insert((deadline, id));
         }
     }
+}
+
+/// Room for a decision: a piece of a small segment only, or each decision would begin a new one.
+fn decision_bytes(settings: &PartitionSettings) -> usize {
+    let half_segment = to_usize(u64::from(settings.log.segment_bytes / 2));
+    DECISION_BYTES.min(half_segment)
 }
 
 /// What the producers have to know of a coordinator's own transactional batch (V-10).

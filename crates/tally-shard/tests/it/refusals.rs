@@ -1,12 +1,13 @@
 //! What is refused, and what a refusal leaves behind.
 
-use crate::world::{DATA, GROUPS, World, batch};
+use crate::world::{DATA, GROUPS, TRANSACTIONS, World, batch};
 use bytes::Bytes;
 use std::sync::Arc;
 use tally_groups::{Command, JoinRequest, NewMember, Response, ReturningMember, SyncRequest};
 use tally_producer_state::Guard;
 use tally_protocol::{ErrorCode, Sequence};
-use tally_shard::{ShardMessage, ShardReply};
+use tally_shard::{RetentionSettings, ShardMessage, ShardReply};
+use tally_storage::LogOptions;
 
 fn join() -> JoinRequest {
     JoinRequest {
@@ -77,6 +78,21 @@ fn gr10_a_group_that_is_too_large_for_the_log_is_refused() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Room for a decision is taken before it is made, and is a piece of a segment at most: else each decision of a
+/// coordinator with small segments would begin a new one.
+#[test]
+fn n15_small_segments_hold_more_than_one_decision() {
+    let log = LogOptions {
+        segment_bytes: 100_000,
+        ..LogOptions::default()
+    };
+    let mut world = World::with(log, RetentionSettings::KEEP_ALL);
+    for _ in 0..20 {
+        world.init();
+    }
+    assert_eq!(world.segments(TRANSACTIONS), 1);
 }
 
 #[test]

@@ -157,6 +157,25 @@ impl World {
         replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
+    /// How many segments a partition has, counted by their files.
+    pub(crate) fn segments(&self, id: PartitionId) -> usize {
+        let mut directories = vec![self.dir.path().to_owned()];
+        let (topic, index) = (id.topic.to_string(), id.index.to_string());
+        let mut segments = 0;
+        while let Some(directory) = directories.pop() {
+            let entries = std::fs::read_dir(&directory).expect("a directory of ours");
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let is_here = directory.ends_with(std::path::Path::new(&topic).join(&index));
+                if path.is_dir() {
+                    directories.push(path);
+                } else if is_here && path.extension().is_some_and(|kind| kind == "log") {
+                    segments += 1;
+                }
+            }
+        }
+        segments
+    }
+
     /// What the timer does once.
     pub(crate) fn turn(&mut self) {
         let mut outbox = Outbox::default();

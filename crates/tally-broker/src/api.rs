@@ -210,6 +210,15 @@ impl Node {
         }
     }
 
+    /// What to say of a partition that its owner does not have: it has been deleted since it was looked up, is being
+    /// made, or could not be opened; then it is to be asked for again, not to be given up (LR-100).
+    pub(crate) fn absent(&self, id: PartitionId) -> ErrorCode {
+        match self.metadata.topic_by_id(id.topic) {
+            Some(_) => ErrorCode::NotLeaderOrFollower,
+            None => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+
     /// Asks the owner of a partition; `None` when the broker is stopping.
     pub(crate) async fn ask(
         &self,

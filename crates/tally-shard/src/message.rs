@@ -134,6 +134,8 @@ pub enum OffsetLookup {
     InBatch {
         /// One whole batch.
         batch: Slice,
+        /// The next one to look at, if the record of `batch` turns out to lie below the log start.
+        otherwise: Option<Slice>,
         /// Records below this offset do not count.
         log_start: Offset,
         /// Records at or above this offset do not count (LR-90).

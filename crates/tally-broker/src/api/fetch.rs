@@ -477,11 +477,15 @@ fn refused(
     let code = match code {
         // LR-109.
         ErrorCode::KafkaStorageError if version <= 5 => ErrorCode::NotLeaderOrFollower,
-        // Deleted since it was found, perhaps while the fetch was parked (11.4).
-        ErrorCode::UnknownTopicOrPartition if version >= 13 && wanted.place.is_ok() => {
-            ErrorCode::UnknownTopicId
-        }
         code => code,
+    };
+    // Deleted since it was found, perhaps while the fetch was parked (11.4).
+    let code = match (code, wanted.place) {
+        (ErrorCode::UnknownTopicOrPartition, Ok((id, _))) => match node.absent(id) {
+            ErrorCode::UnknownTopicOrPartition if version >= 13 => ErrorCode::UnknownTopicId,
+            code => code,
+        },
+        (code, _) => code,
     };
     let mut response = FetchPartitionResponse::refusal(wanted.request.index, code);
     if let (ErrorCode::FencedLeaderEpoch, Ok((_, leader_epoch)), 16..) =

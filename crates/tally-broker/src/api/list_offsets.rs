@@ -120,10 +120,18 @@ async fn one(
         }),
         Some(ShardReply::Offset(Ok(OffsetLookup::InBatch {
             batch,
+            otherwise,
             log_start,
             upper,
-        }))) => find_in_batch(&batch, query, log_start, upper),
+        }))) => {
+            let found = find_in_batch(&batch, query, log_start, upper)?;
+            match otherwise.filter(|_| found.offset == Offset::NONE) {
+                Some(batch) => find_in_batch(&batch, query, log_start, upper),
+                None => Ok(found),
+            }
+        }
         Some(ShardReply::Offset(Ok(OffsetLookup::Nowhere))) => Ok(Found::NOWHERE),
+        Some(ShardReply::Offset(Err(ErrorCode::UnknownTopicOrPartition))) => Err(node.absent(id)),
         Some(ShardReply::Offset(Err(code))) => Err(code),
         _ => Err(ErrorCode::NotLeaderOrFollower),
     }

@@ -89,7 +89,7 @@ pub(crate) async fn answer(
             check_batch(node, client, version, acks, part);
         }
     }
-    let results = append_all(node, parts).await;
+    let results = append_all(node, version, parts).await;
     if acks == 0 {
         // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
         return match results
@@ -323,6 +323,7 @@ fn rejection(index: i32, rejected: Rejected) -> ProducePartitionResponse {
 /// Hands every batch to its shard, in the request's order; one result each.
 async fn append_all(
     node: &Node,
+    version: i16,
     parts: Vec<Part>,
 ) -> Vec<((usize, usize), ProducePartitionResponse)> {
     let mut asked = Vec::with_capacity(parts.len());
@@ -346,10 +347,10 @@ async fn append_all(
                 ErrorCode::UnknownServerError,
             )),
         };
-        asked.push((part.at, part.index, log_append_time, outcome));
+        asked.push((part.at, (part.index, part.id), log_append_time, outcome));
     }
     let mut results = Vec::with_capacity(asked.len());
-    for (at, index, log_append_time, outcome) in asked {
+    for (at, (index, id), log_append_time, outcome) in asked {
         let result = match outcome {
             Err(refusal) => refusal,
             Ok(asked) => match asked.reply().await {
@@ -357,7 +358,14 @@ async fn append_all(
                     accepted(index, &appended, log_append_time)
                 }
                 Some(ShardReply::Append(Err(refusal))) => {
-                    let mut response = ProducePartitionResponse::refusal(index, refusal.code);
+                    // P-2, if it has been deleted since.
+                    let code = match (refusal.code, id.map(|id| node.absent(id))) {
+                        (ErrorCode::UnknownTopicOrPartition, Some(absent)) => {
+                            not_found(version, absent)
+                        }
+                        (code, _) => code,
+                    };
+                    let mut response = ProducePartitionResponse::refusal(index, code);
                     response.log_start_offset = refusal.log_start;
                     response
                 }
@@ -367,6 +375,14 @@ async fn append_all(
         results.push((at, result));
     }
     results
+}
+
+/// P-2: a topic that was asked for by its id.
+fn not_found(version: i16, code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::UnknownTopicOrPartition if version >= 13 => ErrorCode::UnknownTopicId,
+        code => code,
+    }
 }
 
 /// P-30; P-32 for a duplicate.

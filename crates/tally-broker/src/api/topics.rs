@@ -8,6 +8,7 @@ use crate::metadata::{
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use std::sync::Arc;
+use tally_protocol::wire::STRING_BYTES_MAX;
 use tally_shard::ShardMessage;
 
 /// "Everything is allowed" for a topic, as a bit field (LR-136).
@@ -17,9 +18,13 @@ pub(crate) const CLUSTER_OPERATIONS: i32 = 8096;
 /// "Not asked for".
 pub(crate) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 
-/// Text for the codec crate.
+/// Text for the codec crate. A sentence that quotes the longest of names is cut to what a string of the wire holds.
 pub(crate) fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
+    let mut end = text.len().min(STRING_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    StrBytes::from_string(text[..end].to_owned())
 }
 
 /// A topic's name for the codec crate.

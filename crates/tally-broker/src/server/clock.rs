@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tally_protocol::Now;
 
+/// Further ahead nothing is waited for: sleepers look again then.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Both clocks, read together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -30,9 +33,10 @@ impl Clock {
 
     /// When the monotonic clock shows `deadline_ms`, in the runtime's terms. One millisecond is added, so that whoever
     /// sleeps until then does not wake before it.
+    ///
+    /// A deadline of another life is one that far away: there are settings of 292 million years.
     pub(crate) fn instant_of(self, deadline_ms: u64) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(
-            self.start + Duration::from_millis(deadline_ms.saturating_add(1)),
-        )
+        let after = Duration::from_millis(deadline_ms.saturating_add(1)).min(FAR);
+        tokio::time::Instant::from_std(self.start + after)
     }
 }

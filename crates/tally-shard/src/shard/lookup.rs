@@ -2,7 +2,8 @@
 
 use super::Shard;
 use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Outbox};
-use tally_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId};
+use tally_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId, batch};
+use tally_storage::{Slice, StorageError};
 
 impl Shard {
     pub(super) fn find_offset(
@@ -44,17 +45,41 @@ impl Shard {
                 self.journal.find_by_time(id, timestamp_ms, upper)
             }
         };
-        match batch {
-            Ok(Some(batch)) => Ok(OffsetLookup::InBatch {
+        let found = batch.and_then(|batch| {
+            let Some(batch) = batch else {
+                return Ok(OffsetLookup::Nowhere);
+            };
+            Ok(OffsetLookup::InBatch {
+                otherwise: self.batch_behind(id, &batch, query, (log_start, upper))?,
                 batch,
                 log_start,
                 upper,
-            }),
-            Ok(None) => Ok(OffsetLookup::Nowhere),
-            Err(error) => {
-                tracing::error!(partition = %id, %error, "offset not looked up");
-                Err(ErrorCode::KafkaStorageError)
+            })
+        });
+        found.map_err(|error| {
+            tracing::error!(partition = %id, %error, "offset not looked up");
+            ErrorCode::KafkaStorageError
+        })
+    }
+
+    /// What to look at behind `batch` if the log start lies inside it: its record may be one of those that are gone.
+    fn batch_behind(
+        &self,
+        id: PartitionId,
+        batch: &[u8],
+        query: OffsetQuery,
+        (log_start, upper): (Offset, Offset),
+    ) -> Result<Option<Slice>, StorageError> {
+        let OffsetQuery::AtOrAfter(timestamp_ms) = query else {
+            return Ok(None);
+        };
+        match batch::parse_header(batch) {
+            Ok(header) if header.base_offset < log_start => {
+                let from = header.last_offset().next();
+                self.journal
+                    .find_by_time_from(id, timestamp_ms, from, upper)
             }
+            _ => Ok(None),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 mod connections;
+mod deletion;
 mod names;
 
 use tally_testkit::broker::Broker;

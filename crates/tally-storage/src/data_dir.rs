@@ -17,6 +17,7 @@ const FORMAT_FILE: &str = "format";
 const CLEAN: &str = "clean-shutdown";
 const BOOT: &str = "boot-id";
 const META: &str = "meta";
+const SPARE: &str = "spare";
 const TOPICS: &str = "topics";
 /// The end of the name of a partition's directory that is being removed.
 const DELETED: &str = ".deleted";
@@ -122,6 +123,11 @@ impl DataDir {
     /// Where the metadata is.
     pub(crate) fn meta_path(&self) -> PathBuf {
         self.root.join(META)
+    }
+
+    /// Where the space is that is kept for the metadata on a full disk.
+    pub(crate) fn spare_path(&self) -> PathBuf {
+        self.root.join(SPARE)
     }
 
     /// Where the files of `partition` are.

@@ -2,12 +2,16 @@
 //!
 //! Invariants: the file always holds one whole revision, with a checksum; a revision is on the disk before `commit`
 //! returns it; a writer that has not seen the newest revision is refused.
+//!
+//! A full disk must not keep anybody from deleting topics, nor a broker from starting, and both write here: some space is
+//! kept in a file of its own, to be given up for that.
 
 use crate::data_dir::DataDir;
-use crate::disk::{self, Sync};
+use crate::disk::{self, SegmentFile, Sync};
+use crate::segment::is_full;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -35,7 +39,8 @@ pub enum MetaError {
         reason: &'static str,
     },
     /// A file operation failed. After a failed commit the store answers nothing more: which revision is on the disk is
-    /// only known after a restart.
+    /// only known after a restart. A full disk is no such failure: nothing has changed, and there may be room later
+    /// (N15).
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
         /// The operation, as a verb.
@@ -60,10 +65,14 @@ pub trait MetaStore {
     ) -> Result<Revision, MetaError>;
 }
 
+/// Bytes kept for a full disk: the metadata of thousands of topics.
+const SPARE_BYTES: u64 = 1024 * 1024;
+
 /// The metadata in one file of the data directory, replaced as a whole at each commit.
 #[derive(Debug)]
 pub struct FileMetaStore {
     path: PathBuf,
+    spare: PathBuf,
     state: Mutex<State>,
     /// Keeps the directory's lock.
     _dir: Arc<DataDir>,
@@ -75,12 +84,14 @@ struct State {
     revision: Revision,
     /// Set by a failed write.
     failed: bool,
+    has_spare: bool,
 }
 
 impl FileMetaStore {
     /// Reads the metadata of `dir`; a directory without any is at revision 0.
     pub fn open(dir: Arc<DataDir>) -> Result<FileMetaStore, MetaError> {
         let path = dir.meta_path();
+        let spare = dir.spare_path();
         let bytes = disk::read(&path).map_err(|source| MetaError::Io {
             what: "read",
             path: path.clone(),
@@ -97,9 +108,11 @@ impl FileMetaStore {
             values,
             revision,
             failed: false,
+            has_spare: make_spare(&spare),
         });
         Ok(FileMetaStore {
             path,
+            spare,
             state,
             _dir: dir,
         })
@@ -117,6 +130,33 @@ impl FileMetaStore {
         }
         Ok(state)
     }
+}
+
+impl FileMetaStore {
+    fn write(&self, bytes: &[u8], has_spare: &mut bool) -> io::Result<()> {
+        let write = || disk::replace(&self.path, bytes, Sync::Yes);
+        match write() {
+            Err(error) if is_full(&error) && *has_spare => {
+                *has_spare = false;
+                disk::remove_if_present(&self.spare)?;
+                write()
+            }
+            Ok(()) => {
+                *has_spare = *has_spare || make_spare(&self.spare);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Takes the space; whether there is any. A disk without it is none the worse.
+fn make_spare(path: &Path) -> bool {
+    let taken = SegmentFile::open_or_create(path).and_then(|file| file.allocate(0, SPARE_BYTES));
+    if taken.is_err() {
+        disk::remove_if_present(path).ok();
+    }
+    taken.is_ok()
 }
 
 impl MetaStore for FileMetaStore {
@@ -145,8 +185,8 @@ impl MetaStore for FileMetaStore {
             };
         }
         let revision = Revision(expect.0 + 1);
-        if let Err(source) = disk::replace(&self.path, &encode(&values, revision), Sync::Yes) {
-            state.failed = true;
+        if let Err(source) = self.write(&encode(&values, revision), &mut state.has_spare) {
+            state.failed = !is_full(&source);
             return Err(MetaError::Io {
                 what: "write",
                 path: self.path.clone(),

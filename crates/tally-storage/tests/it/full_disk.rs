@@ -3,11 +3,14 @@
 use crate::journal::evens;
 use crate::support::{Disk, PARTITION, batch};
 use bytes::Bytes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use tally_protocol::{LeaderEpoch, Offset};
-use tally_storage::{DataDir, Entry, Journal, JournalState, LogOptions, SegmentJournal};
+use tally_storage::{
+    DataDir, Entry, FileMetaStore, Journal, JournalState, LogOptions, MetaError, MetaStore,
+    Revision, SegmentJournal,
+};
 
 const HERE: &str = "TALLY_TEST_SMALL_DISK";
 const CANNOT: i32 = 77;
@@ -28,7 +31,7 @@ fn n15_a_full_disk_refuses_and_loses_nothing() {
     }
     let disk = Disk::new();
     let script =
-        format!("mount -t tmpfs -o size=4m tally \"${HERE}\" || exit {CANNOT}; exec \"$0\" \"$@\"");
+        format!("mount -t tmpfs -o size=6m tally \"${HERE}\" || exit {CANNOT}; exec \"$0\" \"$@\"");
     let ran = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
         .arg(std::env::current_exe().expect("the test's own program"))
@@ -81,6 +84,36 @@ fn fill(journal: &mut SegmentJournal) -> i64 {
     }
 }
 
+fn metadata(path: &Path) -> FileMetaStore {
+    let dir = DataDir::open(path.join("metadata")).expect("opened");
+    FileMetaStore::open(Arc::new(dir)).expect("the metadata is good")
+}
+
+/// Metadata can be changed on a full disk for as long as its spare space lasts; a refusal changes nothing.
+fn use_the_spare(meta: &FileMetaStore) {
+    let mut revision = meta.load().expect("loads").1;
+    let refused = loop {
+        let entry = (revision.0.to_string(), Some("v".repeat(10_000)));
+        match meta.commit(revision, &[entry]) {
+            Ok(next) => revision = next,
+            Err(refused) => break refused,
+        }
+    };
+    let is_full = match &refused {
+        MetaError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+        _ => false,
+    };
+    assert!(is_full, "{refused}");
+    assert!(
+        revision > Revision(20),
+        "there was spare space: {revision:?}"
+    );
+    let (all, found) = meta.load().expect("still good");
+    assert_eq!(found, revision);
+    let removed: Vec<_> = all.into_keys().map(|key| (key, None)).collect();
+    meta.commit(revision, &removed).expect("it needs less");
+}
+
 fn check(journal: &SegmentJournal, from: i64, end: i64) {
     let mut found = Vec::new();
     let visited = journal.visit_batches(PARTITION, Offset(from), &mut |view| {
@@ -101,6 +134,7 @@ fn start(path: &PathBuf) -> SegmentJournal {
 }
 
 fn fill_the_disk(path: &PathBuf) {
+    let meta = metadata(path);
     let mut journal = start(path);
     let end = fill(&mut journal);
     assert!(end > 2000, "the disk was used up: {end}");
@@ -118,6 +152,8 @@ fn fill_the_disk(path: &PathBuf) {
     while std::io::Write::write(&mut &other, &[1; 512]).is_ok() {}
     let end = fill(&mut journal);
     check(&journal, 0, end);
+    use_the_spare(&meta);
+    while std::io::Write::write(&mut &other, &[1; 512]).is_ok() {}
     journal
         .append_transaction_row(PARTITION, Offset(end - 1), &[9; 34])
         .expect("kept in memory");
@@ -151,4 +187,6 @@ fn fill_the_disk(path: &PathBuf) {
     });
     assert_eq!(rows, 1);
     journal.shutdown().expect("completed");
+    drop(meta);
+    assert!(metadata(path).load().expect("loads").0.is_empty());
 }

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tally_groups as groups;
+use tally_protocol::PartitionId;
 use tally_shard::{PartitionRole, PartitionSettings, RetentionSettings, Shard, ShardSettings};
 use tally_storage::{
-    DataDir, FileMetaStore, LogOptions, OpenDirError, SegmentJournal, StorageError,
+    DataDir, FileMetaStore, LogOptions, MetaStore, OpenDirError, SegmentJournal, StorageError,
 };
 use tally_transactions as transactions;
 use thiserror::Error;
@@ -114,6 +115,10 @@ impl Broker {
         let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
         let store = FileMetaStore::open(Arc::clone(&data_dir))
             .map_err(|error| StartError::Metadata(error.to_string()))?;
+        let stored = data_dir
+            .stored_partitions()
+            .map_err(|error| StartError::Metadata(error.to_string()))?;
+        check_not_lost(&store, &stored)?;
         let shard_count = shard_count(&config);
         let metadata = Arc::new(Metadata::open(
             Box::new(store),
@@ -122,6 +127,7 @@ impl Broker {
             // A block for each shard, and one for producers without a transactional id.
             u32::try_from(shard_count + 1).unwrap_or(1) * PRODUCER_ID_BLOCK,
         )?);
+        remove_orphans(stored, &data_dir, &metadata);
         let shards = Arc::new(new_shards(shard_count, &config, &metadata, &data_dir));
         open_partitions(&shards, &metadata)?;
         shards.recovered();
@@ -271,6 +277,33 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
         producer_id_expiration_ms: config.producer_id_expiration_ms,
         producer_id_expiration_check_ms: config.producer_id_expiration_check_interval_ms,
         retention_check_ms: config.log_retention_check_interval_ms,
+    }
+}
+
+/// Partitions without any metadata: with new metadata they would belong to nobody, and go. Whoever has lost `meta` should
+/// not lose the rest of the data too.
+fn check_not_lost(store: &FileMetaStore, stored: &[PartitionId]) -> Result<(), StartError> {
+    let (entries, _) = store
+        .load()
+        .map_err(|error| StartError::Metadata(error.to_string()))?;
+    if entries.is_empty() && !stored.is_empty() {
+        let message = "the file meta is missing, but there are partitions in topics; put it back, or use another directory";
+        return Err(StartError::Metadata(message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Removes the files of topics that are gone: a process that was killed between a deletion and its last file leaves some.
+fn remove_orphans(stored: Vec<PartitionId>, data_dir: &Arc<DataDir>, metadata: &Metadata) {
+    let mut journal = SegmentJournal::new(Arc::clone(data_dir));
+    let is_orphan = |id: &PartitionId| metadata.topic_by_id(id.topic).is_none();
+    for id in stored.into_iter().filter(is_orphan) {
+        match journal.delete_partition(id) {
+            Ok(()) => tracing::info!(partition = %id, "files of a deleted topic removed"),
+            Err(error) => {
+                tracing::warn!(partition = %id, %error, "files of a deleted topic remain");
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tally_transactions::{MarkerSet, TopicPartition};
 pub struct ReplyTo(pub u64);
 
 /// A fetch that waits for a partition to move: a token of the caller's, given back when it does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WaiterId(pub u64);
 
 /// Milliseconds of the monotonic clock.

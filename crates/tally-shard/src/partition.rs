@@ -6,6 +6,7 @@
 use crate::coordinator::Hosted;
 use crate::message::{EpochEnd, Isolation, PartitionSettings, ReadOutcome, ReadRequest, WaiterId};
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tally_producer_state::{AbortedTransaction, ProducerStates, collect_aborted};
 use tally_protocol::{
@@ -24,7 +25,7 @@ pub(crate) struct Partition {
     pub(crate) log_end: Offset,
     /// First offset not durable yet (HW).
     pub(crate) high_watermark: Offset,
-    waiters: Vec<(WaiterId, Isolation)>,
+    waiters: BTreeMap<WaiterId, Isolation>,
 }
 
 /// Where a batch went.
@@ -51,7 +52,7 @@ impl Partition {
             log_end,
             // LR-57: what recovery kept is durable in the sense of the running mode.
             high_watermark: log_end,
-            waiters: Vec::new(),
+            waiters: BTreeMap::new(),
         };
         partition.producers.high_watermark(log_end);
         partition
@@ -129,7 +130,7 @@ impl Partition {
             return Vec::new();
         }
         let mut woken = Vec::new();
-        self.waiters.retain(|(waiter, isolation)| {
+        self.waiters.retain(|waiter, isolation| {
             let wakes = match isolation {
                 Isolation::ReadUncommitted => true,
                 Isolation::ReadCommitted => stable_moved,
@@ -144,12 +145,12 @@ impl Partition {
 
     /// Forgets a fetch.
     pub(crate) fn cancel_waiter(&mut self, waiter: WaiterId) {
-        self.waiters.retain(|(other, _)| *other != waiter);
+        self.waiters.remove(&waiter);
     }
 
     /// Wakes everybody: the partition is going away or its start has moved.
     pub(crate) fn take_waiters(&mut self) -> Vec<WaiterId> {
-        self.waiters.drain(..).map(|(waiter, _)| waiter).collect()
+        std::mem::take(&mut self.waiters).into_keys().collect()
     }
 
     /// Compares a reader's leader epoch with ours (LR-82).
@@ -215,9 +216,8 @@ impl Partition {
         }
         if let Some(waiter) = request.waiter
             && found_bytes < request.wanted_bytes
-            && !self.waiters.iter().any(|(other, _)| *other == waiter)
         {
-            self.waiters.push((waiter, request.isolation));
+            self.waiters.insert(waiter, request.isolation);
         }
         Ok(outcome)
     }

@@ -433,10 +433,10 @@ impl Shard {
     }
 
     fn delete(&mut self, id: PartitionId, outbox: &mut Outbox) {
-        let Some(mut partition) = self.partitions.remove(&id) else {
-            return;
-        };
-        outbox.wakes.extend(partition.take_waiters());
+        // One that could not be opened has files too.
+        if let Some(mut partition) = self.partitions.remove(&id) {
+            outbox.wakes.extend(partition.take_waiters());
+        }
         self.deadlines.retain(|(_, other)| *other != id);
         if let Err(error) = self.journal.delete_partition(id) {
             tracing::error!(partition = %id, %error, "files of a deleted partition remain");

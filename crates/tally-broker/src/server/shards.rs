@@ -204,6 +204,8 @@ impl Shards {
             };
             if deadline <= self.now().monotonic_ms {
                 self.run(index, |shard, now, outbox| shard.expire(now, outbox));
+                // Much may be due: others want the processor, and the shard, in between.
+                tokio::task::yield_now().await;
                 continue;
             }
             if deadline == NEVER {

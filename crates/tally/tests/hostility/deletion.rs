@@ -100,3 +100,40 @@ fn lr92_a_record_below_the_log_start_is_not_found_by_its_time() {
     let found = client.list_offset((7, 0), &topic, 0, start + 20);
     assert_eq!(found, (0, 3, start + 150));
 }
+
+/// The metadata says what there is: what a kill in the middle of a deletion left behind goes with the next start.
+#[test]
+fn files_of_topics_that_are_gone_are_removed_at_the_start() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]);
+    assert_eq!(client.produce_plain("t", 0, 1).error, 0);
+    broker.kill();
+    let topics = broker.data().join("topics");
+    let orphan = topics.join("00000000-0000-0000-0000-0000000000ff/0");
+    std::fs::create_dir_all(&orphan).expect("made");
+    std::fs::write(orphan.join("00000000000000000000.log"), b"").expect("made");
+    broker.start_again();
+    assert!(!orphan.exists());
+    assert_eq!(broker.client().latest("t", 0), 1);
+    // Without its metadata a broker would know no topics: it does not start, and removes nothing.
+    assert!(broker.stop());
+    std::fs::remove_file(broker.data().join("meta")).expect("removed");
+    let before = std::fs::read_dir(&topics).expect("listed").count();
+    let started = std::process::Command::new(PROGRAM)
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "off",
+            "--data",
+        ])
+        .arg(broker.data())
+        .output()
+        .expect("it runs");
+    assert!(!started.status.success());
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(said.contains("the file meta is missing"), "{said}");
+    assert_eq!(std::fs::read_dir(&topics).expect("listed").count(), before);
+}

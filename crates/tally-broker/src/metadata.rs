@@ -413,8 +413,13 @@ impl Metadata {
         })
     }
 
-    /// Creates a topic; it is durable and visible on return.
-    pub(crate) fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+    /// Creates a topic; it is durable and visible on return. `open` gets it in between: nobody sees a partition that is not
+    /// open, and no deletion comes before.
+    pub(crate) fn create_topic(
+        &self,
+        new: NewTopic,
+        open: impl FnOnce(&Topic),
+    ) -> Result<Arc<Topic>, CreateTopicError> {
         let mut writer = self.write();
         // Under the writer's lock, so that no other creation comes between check and commit.
         self.check_new_name(&new.name)?;
@@ -434,6 +439,7 @@ impl Metadata {
         record.write(&mut writes);
         let topic = topic_with_config(record, &self.config, self.incarnation)?;
         writer.commit(&writes)?;
+        open(&topic);
         Ok(self.change(|image| image.insert(topic)))
     }
 
@@ -779,7 +785,7 @@ mod tests {
 
     #[track_caller]
     fn check_refused(metadata: &Metadata, name: &str, code: ErrorCode) {
-        let error = metadata.create_topic(new_topic(name)).unwrap_err();
+        let error = metadata.create_topic(new_topic(name), |_| {}).unwrap_err();
         assert_eq!(error.code(), code, "{name}: {error}");
     }
 
@@ -814,7 +820,7 @@ mod tests {
     fn n5_every_start_raises_the_epochs_and_nothing_else() {
         let memory = Memory::default();
         let first = open(&memory, &[]);
-        first.create_topic(new_topic("a")).unwrap();
+        first.create_topic(new_topic("a"), |_| {}).unwrap();
         let again = open(&memory, &[("offsets.topic.num.partitions", "5")]);
         assert!(!again.is_new());
         assert_eq!(again.cluster_id(), first.cluster_id());
@@ -828,7 +834,7 @@ mod tests {
         let topic = again.topic("a").unwrap();
         assert_eq!(topic.leader_epoch(), LeaderEpoch(1));
         assert_eq!(topic.id, first.topic("a").unwrap().id);
-        again.create_topic(new_topic("b")).unwrap();
+        again.create_topic(new_topic("b"), |_| {}).unwrap();
         assert_eq!(again.topic("b").unwrap().leader_epoch(), LeaderEpoch(0));
     }
 
@@ -870,8 +876,10 @@ mod tests {
     #[test]
     fn l81_names_are_checked() {
         let metadata = open(&Memory::default(), &[]);
-        metadata.create_topic(new_topic("a.b")).unwrap();
-        metadata.create_topic(new_topic(&"x".repeat(249))).unwrap();
+        metadata.create_topic(new_topic("a.b"), |_| {}).unwrap();
+        metadata
+            .create_topic(new_topic(&"x".repeat(249)), |_| {})
+            .unwrap();
         check_refused(&metadata, "a.b", ErrorCode::TopicAlreadyExists);
         check_refused(&metadata, "a_b", ErrorCode::InvalidTopicException);
         check_refused(
@@ -885,18 +893,18 @@ mod tests {
         check_refused(&metadata, "a/b", ErrorCode::InvalidTopicException);
         check_refused(&metadata, "ä", ErrorCode::InvalidTopicException);
         metadata.delete_topic("a.b").unwrap();
-        metadata.create_topic(new_topic("a_b")).unwrap();
+        metadata.create_topic(new_topic("a_b"), |_| {}).unwrap();
     }
 
     #[test]
     fn l85_a_topic_made_again_has_a_new_id() {
         let memory = Memory::default();
         let metadata = open(&memory, &[]);
-        let old = metadata.create_topic(new_topic("a")).unwrap();
+        let old = metadata.create_topic(new_topic("a"), |_| {}).unwrap();
         metadata.delete_topic("a").unwrap();
         assert!(metadata.topic("a").is_none());
         assert!(metadata.topic_by_id(old.id).is_none());
-        let new = metadata.create_topic(new_topic("a")).unwrap();
+        let new = metadata.create_topic(new_topic("a"), |_| {}).unwrap();
         assert_ne!(new.id, old.id);
         assert_eq!(metadata.topic_by_id(new.id).unwrap().name, new.name);
     }
@@ -918,7 +926,7 @@ mod tests {
             overrides: Overrides::from([("cleanup.policy".into(), "compact, delete".into())]),
             ..new_topic("a")
         };
-        metadata.create_topic(new).unwrap();
+        metadata.create_topic(new, |_| {}).unwrap();
         let again = open(&memory, &[]);
         let topic = again.topic("a").unwrap();
         assert!(topic.configs.cleanup_policy.compact && topic.configs.cleanup_policy.delete);
@@ -935,7 +943,7 @@ mod tests {
     fn a_failed_store_changes_nothing() {
         let memory = Memory::default();
         let metadata = open(&memory, &[]);
-        metadata.create_topic(new_topic("a")).unwrap();
+        metadata.create_topic(new_topic("a"), |_| {}).unwrap();
         memory.fails.store(true, Ordering::Relaxed);
         check_refused(&metadata, "b", ErrorCode::KafkaStorageError);
         assert!(metadata.topic("b").is_none());
@@ -946,7 +954,9 @@ mod tests {
     #[test]
     fn l84_a_topic_grows_and_stays_the_same_topic() {
         let memory = Memory::default();
-        let old = open(&memory, &[]).create_topic(new_topic("a")).unwrap();
+        let old = open(&memory, &[])
+            .create_topic(new_topic("a"), |_| {})
+            .unwrap();
         let metadata = open(&memory, &[]);
         for count in [-1, 0, 2, 3, PARTITIONS_MAX + 1] {
             let error = metadata.check_growth("a", count).unwrap_err();

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use tally_protocol::{ErrorCode, TopicId};
 use uuid::Uuid;
 
+/// Topics that one request may make: each is a change of the metadata, synced. For the others the client asks again, as it
+/// does for a topic that Kafka is still making (5).
+const CREATED_MAX: usize = 100;
+
 pub(crate) fn handle(node: &Node, version: i16, request: MetadataRequest) -> MetadataResponse {
     let mut response = MetadataResponse::default();
     response.brokers = vec![
@@ -61,10 +65,11 @@ pub(crate) fn handle(node: &Node, version: i16, request: MetadataRequest) -> Met
                 && (version < 4 || request.allow_auto_topic_creation);
             // A topic that is named twice is answered once: a few bytes must not ask for megabytes again and again.
             let mut seen = BTreeSet::new();
+            let mut may_create = may_create.then_some(CREATED_MAX);
             topics
                 .iter()
                 .filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id)))
-                .map(|topic| match find(node, topic, may_create) {
+                .map(|topic| match find(node, topic, &mut may_create) {
                     Ok(found) => describe(&found),
                     Err(code) => {
                         refused(topic, code).with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
@@ -84,7 +89,7 @@ fn asks_by_id(topic: &MetadataRequestTopic) -> bool {
 fn find(
     node: &Node,
     wanted: &MetadataRequestTopic,
-    may_create: bool,
+    may_create: &mut Option<usize>,
 ) -> Result<Arc<Topic>, ErrorCode> {
     let Some(name) = &wanted.name else {
         return node
@@ -96,10 +101,13 @@ fn find(
     if let Some(topic) = node.metadata.topic(name) {
         return Ok(topic);
     }
-    match node.metadata.check_new_name(name) {
-        Err(CreateTopicError::Name(_)) => return Err(ErrorCode::InvalidTopicException),
-        _ if !may_create => return Err(ErrorCode::UnknownTopicOrPartition),
-        _ => {}
+    if let Err(CreateTopicError::Name(_)) = node.metadata.check_new_name(name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    match may_create {
+        None => return Err(ErrorCode::UnknownTopicOrPartition),
+        Some(0) => return Err(ErrorCode::LeaderNotAvailable),
+        Some(left) => *left -= 1,
     }
     let new = NewTopic {
         name: name.to_owned(),

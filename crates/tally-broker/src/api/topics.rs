@@ -8,8 +8,10 @@ use crate::metadata::{
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use std::sync::Arc;
+use tally_protocol::PartitionId;
 use tally_protocol::wire::STRING_BYTES_MAX;
 use tally_shard::ShardMessage;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// "Everything is allowed" for a topic, as a bit field (LR-136).
 pub(crate) const TOPIC_OPERATIONS: i32 = 3576;
@@ -34,31 +36,41 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
 
 /// Creates a topic; it can be used on return (LR-142).
 pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
-    let topic = node.metadata.create_topic(new)?;
-    let settings = partition_settings(&topic);
-    for id in topic.partition_ids() {
-        if let Err(error) = node.shards.open(id, settings) {
-            tracing::error!(topic = %topic.name, partition = id.index, %error, "partition of a new topic not opened");
+    let open = |topic: &Topic| {
+        let settings = partition_settings(topic);
+        for id in topic.partition_ids() {
+            if let Err(error) = node.shards.open(id, settings) {
+                tracing::error!(topic = %topic.name, partition = id.index, %error, "partition of a new topic not opened");
+            }
         }
+    };
+    waiting_for_the_disk(|| node.metadata.create_topic(new, open))
+}
+
+/// Changes of the metadata are synced: other connections have this processor meanwhile.
+fn waiting_for_the_disk<T>(change: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(change),
+        _ => change(),
     }
-    Ok(topic)
 }
 
 /// Gives a topic more partitions; they can be used as soon as they can be seen.
 pub(crate) fn grow(node: &Node, name: &str, count: i32) -> Result<(), GrowTopicError> {
-    node.metadata.grow_topic(name, count, |topic, new| {
+    let open = |topic: &Topic, new: Vec<PartitionId>| {
         let settings = partition_settings(topic);
         for id in new {
             if let Err(error) = node.shards.open(id, settings) {
                 tracing::error!(topic = %topic.name, partition = id.index, %error, "new partition not opened");
             }
         }
-    })
+    };
+    waiting_for_the_disk(|| node.metadata.grow_topic(name, count, open))
 }
 
 /// Deletes a topic: its data, and the offsets that groups have committed for it (GR-93).
 pub(crate) fn delete(node: &Node, name: &str) -> Result<Arc<Topic>, DeleteTopicError> {
-    let topic = node.metadata.delete_topic(name)?;
+    let topic = waiting_for_the_disk(|| node.metadata.delete_topic(name))?;
     for id in topic.partition_ids() {
         node.shards.tell(id, ShardMessage::Delete);
     }

@@ -9,7 +9,8 @@ use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::{
-    DeleteTopicsRequest, DescribeConfigsRequest, MetadataRequest, OffsetFetchRequest,
+    DeleteTopicsRequest, DescribeConfigsRequest, MetadataRequest, MetadataResponse,
+    OffsetFetchRequest,
 };
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, FetchCall, group_id, text, topic_name, unique};
@@ -98,4 +99,24 @@ fn delete_topics_tells_names_apart_that_come_twice() {
         .collect();
     assert_eq!(codes, [42, 3, 42]);
     assert_eq!(client.latest(&topic, 0), 0);
+}
+
+#[test]
+fn a_metadata_request_makes_a_hundred_topics_at_most() {
+    let mut client = Client::connect(Broker::shared(PROGRAM));
+    let prefix = unique("h");
+    let wanted = |nth: i32| {
+        let name = topic_name(&format!("{prefix}-{nth}"));
+        MetadataRequestTopic::default().with_name(Some(name))
+    };
+    let request = MetadataRequest::default()
+        .with_topics(Some((0..150).map(wanted).collect()))
+        .with_allow_auto_topic_creation(true);
+    let made = |response: MetadataResponse| {
+        let codes = response.topics.iter().map(|topic| topic.error_code);
+        assert!(codes.clone().all(|code| code == 0 || code == 5));
+        codes.filter(|code| *code == 0).count()
+    };
+    assert_eq!(made(client.call(9, &request)), 100);
+    assert_eq!(made(client.call(9, &request)), 150);
 }

@@ -488,9 +488,11 @@ fn refused(
         (code, _) => code,
     };
     let mut response = FetchPartitionResponse::refusal(wanted.request.index, code);
-    if let (ErrorCode::FencedLeaderEpoch, Ok((_, leader_epoch)), 16..) =
-        (code, wanted.place, version)
-    {
+    let is_about_the_leader = matches!(
+        code,
+        ErrorCode::FencedLeaderEpoch | ErrorCode::NotLeaderOrFollower
+    );
+    if let (true, Ok((_, leader_epoch)), 16..) = (is_about_the_leader, wanted.place, version) {
         // LR-110.
         response.current_leader = Some(CurrentLeader {
             leader_id: node.config.node_id,

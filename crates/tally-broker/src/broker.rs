@@ -345,10 +345,19 @@ pub(crate) fn partition_settings(topic: &Topic) -> PartitionSettings {
 
 fn log_options(topic: &Topic) -> LogOptions {
     let configs = &topic.configs;
+    // What is in the open segment is not compacted: it is closed in time for that.
+    let segment_ms = if configs.cleanup_policy.compact {
+        configs.segment_ms.min(configs.max_compaction_lag_ms)
+    } else {
+        configs.segment_ms
+    };
+    let bytes = |value: i32| u32::try_from(value).unwrap_or(u32::MAX);
     LogOptions {
-        segment_bytes: u32::try_from(configs.segment_bytes).unwrap_or(u32::MAX),
-        segment_ms: configs.segment_ms,
-        index_interval_bytes: u32::try_from(configs.index_interval_bytes).unwrap_or(u32::MAX),
+        segment_bytes: bytes(configs.segment_bytes),
+        segment_ms,
+        segment_jitter_ms: configs.segment_jitter_ms,
+        index_interval_bytes: bytes(configs.index_interval_bytes),
+        index_max_bytes: bytes(configs.segment_index_bytes),
         ..LogOptions::default()
     }
 }

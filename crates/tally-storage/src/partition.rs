@@ -405,7 +405,7 @@ impl PartitionLog {
         let wide = entry.last.0 - last.base.0 > i64::from(i32::MAX);
         if wide {
             self.roll(place, entry.bytes.len())?;
-        } else if last.is_old_for(writer, entry.max_timestamp, &self.options)
+        } else if last.is_old_for(place, writer, entry.max_timestamp, &self.options)
             && let Err(error) = self.roll(place, entry.bytes.len())
         {
             // There is room for the batch where it is; the segment is closed another time.

@@ -216,6 +216,7 @@ impl Segment {
     /// Whether an append with this timestamp belongs into a new segment (LR-50).
     pub(crate) fn is_old_for(
         &self,
+        place: Place<'_>,
         writer: &Writer,
         max_timestamp: i64,
         options: &LogOptions,
@@ -228,16 +229,26 @@ impl Segment {
             Some(first) if first >= 0 => return false,
             _ => disk::wall_ms().saturating_sub(writer.since_ms),
         };
-        age_ms > options.segment_ms.saturating_sub(self.jitter(options))
+        age_ms
+            > options
+                .segment_ms
+                .saturating_sub(self.jitter(place.id, options))
     }
 
-    /// A number below the jitter that is always the same for the same segment.
-    fn jitter(&self, options: &LogOptions) -> i64 {
-        if options.segment_jitter_ms <= 0 {
+    /// A number below the jitter that is always the same for the same segment, and another one for the segments of other
+    /// partitions: what was begun together is not closed together.
+    fn jitter(&self, id: PartitionId, options: &LogOptions) -> i64 {
+        let below = options.segment_jitter_ms.min(options.segment_ms);
+        if below <= 0 {
             return 0;
         }
-        let mixed = (self.base.0 ^ 0x5bd1_e995).wrapping_mul(0x2545_f491_4f6c_dd1d);
-        mixed.rem_euclid(options.segment_jitter_ms)
+        let mut bytes = [0; 28];
+        bytes[..16].copy_from_slice(&id.topic.0);
+        bytes[16..20].copy_from_slice(&id.index.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.base.0.to_be_bytes());
+        let (low, high) = (crc32c::crc32c(&bytes), crc32c::crc32c(&bytes[4..]));
+        let mixed = i64::from(low) << 31 ^ i64::from(high);
+        mixed.rem_euclid(below)
     }
 
     /// Appends whole batches, for which [`Segment::make_room`] took the space.

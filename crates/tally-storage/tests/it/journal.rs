@@ -1,9 +1,12 @@
 //! Appends, reads and everything else a partition can do while nothing goes wrong.
 
 use crate::support::{Disk, PARTITION, SMALL, batch};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId};
-use tally_storage::{Entry, Journal, JournalState, LogOptions, SegmentInfo, StorageError};
+use tally_storage::{
+    Entry, Journal, JournalState, LogOptions, SegmentInfo, SegmentJournal, StorageError,
+};
 
 /// Every second offset: `fill` writes batches of two records.
 pub(crate) fn evens(from: i64, upto: i64) -> Vec<i64> {
@@ -91,6 +94,43 @@ fn lr50_segments_close_by_size_time_and_full_index() {
     log.fill(30);
     assert!(by_index.bases().len() > 2, "{:?}", by_index.bases());
     assert_eq!(log.read(0, 60, 500), evens(0, 60));
+}
+
+#[test]
+fn lr50_jitter_closes_what_began_together_at_different_times() {
+    let disk = Disk::new();
+    let options = LogOptions {
+        segment_ms: 1000,
+        segment_jitter_ms: 400,
+        ..LogOptions::default()
+    };
+    let mut journal = SegmentJournal::new(disk.open());
+    let ages: BTreeSet<i64> = (0..16)
+        .map(|index| {
+            let id = PartitionId { index, ..PARTITION };
+            journal.open_partition(id, options).expect("it opens");
+            let mut put = |timestamp: i64| {
+                let base = journal.log_end(id);
+                let entry = Entry {
+                    partition: id,
+                    leader_epoch: LeaderEpoch(1),
+                    base,
+                    last: base,
+                    max_timestamp: timestamp,
+                    bytes: batch(base.0, 1, 1, timestamp, 10).into(),
+                };
+                journal.append(entry).rolled_at
+            };
+            put(0);
+            let age = (1..).step_by(10).find(|age| put(*age).is_some());
+            age.expect("it closes")
+        })
+        .collect();
+    assert!(
+        ages.iter().all(|age| (601..=1011).contains(age)),
+        "{ages:?}"
+    );
+    assert!(ages.len() > 8, "{ages:?}");
 }
 
 #[test]

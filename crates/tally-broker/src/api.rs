@@ -51,7 +51,7 @@ pub(crate) use init_producer_id::PlainProducerIds;
 
 use crate::config::{Address, BrokerConfig};
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
-use crate::server::shards::Shards;
+use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
     HeartbeatRequest, JoinGroupRequest, ListPartitionReassignmentsRequest, SaslAuthenticateRequest,
@@ -60,13 +60,16 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tally_groups as groups;
 use tally_protocol::frame::{self, HeadError, RequestHead};
 use tally_protocol::ids::coordinator_partition;
 use tally_protocol::request::FromBody;
 use tally_protocol::response::Piece;
-use tally_protocol::{ErrorCode, PartitionId, api_table};
-use tally_shard::{Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, WaiterId};
+use tally_protocol::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, api_table};
+use tally_shard::{
+    Call, Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, Speaker, WaiterId,
+};
 use tally_storage::Slice;
 use tally_transactions as transactions;
 use tokio::sync::Notify;
@@ -97,6 +100,10 @@ pub(crate) struct Client {
     pub(crate) waiter: WaiterId,
     pub(crate) bell: Arc<Notify>,
     client_id: Option<Arc<str>>,
+    /// Its place in the order in which connections were accepted.
+    number: u64,
+    /// A request of this connection came too late (D-8): it is not answered, the connection is closed.
+    overtaken: AtomicBool,
 }
 
 /// What goes back for a request.
@@ -120,6 +127,23 @@ impl Client {
             waiter,
             bell,
             client_id: None,
+            number: waiter.0,
+            overtaken: AtomicBool::new(false),
+        }
+    }
+
+    /// Who speaks, for a request of the old transaction flow.
+    pub(crate) fn speaker(
+        &self,
+        call: Call,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    ) -> Speaker {
+        Speaker {
+            call,
+            producer_id,
+            producer_epoch,
+            connection: self.number,
         }
     }
 
@@ -162,15 +186,60 @@ impl Node {
         let id = self
             .transaction_partition(transactional_id)
             .ok_or(ErrorCode::CoordinatorNotAvailable)?;
-        match self
-            .shards
-            .ask(id, |to| ShardMessage::Transaction { command, to })
-            .reply()
-            .await
-        {
+        let message = |to| ShardMessage::Transaction { command, to };
+        match self.ask(id, message).await {
             Some(ShardReply::Transaction(response)) => response,
             _ => Err(ErrorCode::NotCoordinator),
         }
+    }
+
+    /// The same in the old flow, where the connection says what the request does not: which transaction it belongs to.
+    pub(crate) async fn transaction_in_order(
+        &self,
+        client: &Client,
+        speaker: Speaker,
+        transactional_id: &str,
+        command: transactions::Command,
+    ) -> Result<transactions::Response, ErrorCode> {
+        let id = self
+            .transaction_partition(transactional_id)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let message = |to| ShardMessage::Transaction { command, to };
+        let reply = self.ask_in_order(id, Some(speaker), message).reply().await;
+        match self.unless_overtaken(client, reply) {
+            Some(ShardReply::Transaction(response)) => response,
+            _ => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Hands a message to the owner of `id`, to be handled unless `speaker` was overtaken (D-8).
+    pub(crate) fn ask_in_order(
+        &self,
+        id: PartitionId,
+        speaker: Option<Speaker>,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+    ) -> Asked {
+        match speaker.filter(|_| self.config.guard_ordered_sessions) {
+            None => self.shards.ask(id, message),
+            Some(speaker) => self.shards.ask(id, |to| ShardMessage::InOrder {
+                speaker,
+                message: Box::new(message(to)),
+                to,
+            }),
+        }
+    }
+
+    /// Takes out the reply to a request that was overtaken: its connection is closed instead.
+    pub(crate) fn unless_overtaken(
+        &self,
+        client: &Client,
+        reply: Option<ShardReply>,
+    ) -> Option<ShardReply> {
+        if let Some(ShardReply::Overtaken) = reply {
+            client.overtaken.store(true, Ordering::Relaxed);
+            return None;
+        }
+        reply
     }
 
     /// Asks the coordinator of a group; `size_bytes` bounds the records it may write.
@@ -243,13 +312,19 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         client.client_id = client_id.map(Arc::from);
     }
     let body = frame.split_off(head.body_at);
-    match head.api_key {
-        api_table::PRODUCE => return produce::answer(node, client, &head, body).await,
+    let answer = match head.api_key {
+        api_table::PRODUCE => produce::answer(node, client, &head, body).await,
         api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,
         api_table::API_VERSIONS => return api_versions::answer(node, &head, &body),
-        _ => {}
+        _ => dispatch(node, client, &head, body.freeze()).await,
+    };
+    if client.overtaken.load(Ordering::Relaxed) {
+        return Answer::Close(format!(
+            "{} of a producer that has spoken on a newer connection since",
+            head.api.name
+        ));
     }
-    dispatch(node, client, &head, body.freeze()).await
+    answer
 }
 
 /// The APIs whose bodies the codec crate reads and writes.
@@ -265,7 +340,7 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::ADD_PARTITIONS_TO_TXN
         | api_table::ADD_OFFSETS_TO_TXN
         | api_table::END_TXN
-        | api_table::TXN_OFFSET_COMMIT => transactions(node, head, body).await,
+        | api_table::TXN_OFFSET_COMMIT => transactions(node, client, head, body).await,
         api_table::CREATE_TOPICS
         | api_table::DELETE_TOPICS
         | api_table::DELETE_RECORDS
@@ -329,7 +404,7 @@ async fn groups(node: &Node, client: &Client, head: &RequestHead, body: Bytes) -
 }
 
 /// Producer ids and transactions.
-async fn transactions(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+async fn transactions(node: &Node, client: &Client, head: &RequestHead, body: Bytes) -> Answer {
     let v = head.api_version;
     match head.api_key {
         api_table::INIT_PRODUCER_ID => {
@@ -340,20 +415,25 @@ async fn transactions(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
         }
         api_table::ADD_PARTITIONS_TO_TXN => {
             serve(head, body, async |q| {
-                add_partitions_to_txn::handle(node, v, q).await
+                add_partitions_to_txn::handle(node, client, v, q).await
             })
             .await
         }
         api_table::ADD_OFFSETS_TO_TXN => {
             serve(head, body, async |q| {
-                add_offsets_to_txn::handle(node, v, q).await
+                add_offsets_to_txn::handle(node, client, v, q).await
             })
             .await
         }
-        api_table::END_TXN => serve(head, body, async |q| end_txn::handle(node, v, q).await).await,
+        api_table::END_TXN => {
+            serve(head, body, async |q| {
+                end_txn::handle(node, client, v, q).await
+            })
+            .await
+        }
         api_table::TXN_OFFSET_COMMIT => {
             serve(head, body, async |q| {
-                txn_offset_commit::handle(node, v, q).await
+                txn_offset_commit::handle(node, client, v, q).await
             })
             .await
         }

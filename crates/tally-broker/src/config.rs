@@ -170,6 +170,8 @@ pub struct BrokerConfig {
     pub shards: Option<usize>,
     /// `tally.transaction.version`: 0 to 2.
     pub transaction_version: i16,
+    /// `tally.guard.ordered.sessions` (D-8).
+    pub guard_ordered_sessions: bool,
     /// `tally.clamp.replication.factor`.
     pub clamp_replication_factor: bool,
     /// Partitions of a topic that does not say.
@@ -257,6 +259,7 @@ impl BrokerConfig {
             durability: Durability::Os,
             shards: (shards > 0).then_some(shards),
             transaction_version: values.short("tally.transaction.version"),
+            guard_ordered_sessions: values.boolean("tally.guard.ordered.sessions"),
             clamp_replication_factor: values.boolean("tally.clamp.replication.factor"),
             num_partitions: values.int("num.partitions"),
             default_replication_factor: values.int("default.replication.factor"),

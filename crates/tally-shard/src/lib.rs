@@ -18,6 +18,7 @@
 mod coordinator;
 mod inspection;
 mod message;
+mod ordered_sessions;
 mod partition;
 mod recovery;
 mod retention;
@@ -30,5 +31,6 @@ pub use message::{
     MarkerTarget, OffsetLookup, OffsetQuery, Outbox, Outgoing, PartitionRole, PartitionSettings,
     ReadOutcome, ReadRequest, ReplyTo, ShardMessage, ShardReply, WaiterId,
 };
+pub use ordered_sessions::{Call, Speaker};
 pub use retention::RetentionSettings;
 pub use shard::{Shard, ShardSettings};

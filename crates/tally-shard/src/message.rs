@@ -1,6 +1,7 @@
 //! What goes into a shard and what comes out of it: values only, so that a lock, a queue or a simulation can carry them.
 
 use crate::inspection::{Inspected, Inspection};
+use crate::ordered_sessions::Speaker;
 use crate::retention::RetentionSettings;
 use bytes::BytesMut;
 use std::sync::Arc;
@@ -180,6 +181,15 @@ pub type MarkerResult = (TopicPartition, ErrorCode);
 /// What a shard can be asked to do.
 #[derive(Debug)]
 pub enum ShardMessage {
+    /// Handles `message`, unless its producer has spoken on a newer connection (D-8).
+    InOrder {
+        /// Who speaks.
+        speaker: Speaker,
+        /// What it says.
+        message: Box<ShardMessage>,
+        /// Who asked: the same as in `message`.
+        to: ReplyTo,
+    },
     /// Open (recover, replay) a partition.
     Open {
         /// Its settings.
@@ -371,6 +381,9 @@ pub enum ShardReply {
     Transaction(Result<transactions::Response, ErrorCode>),
     /// To `Group` and `TransactionalOffsets`.
     Group(Result<groups::Response, ErrorCode>),
+    /// To `InOrder`: the producer has spoken on a newer connection since. Nothing was done, and nothing is to be answered:
+    /// the connection is closed (D-8).
+    Overtaken,
 }
 
 impl ShardMessage {
@@ -407,6 +420,7 @@ impl ShardReply {
             ShardReply::Marker(_) => ShardReply::Marker(Err(ErrorCode::KafkaStorageError)),
             ShardReply::Transaction(_) => ShardReply::Transaction(Err(ErrorCode::NotCoordinator)),
             ShardReply::Group(_) => ShardReply::Group(Err(ErrorCode::NotCoordinator)),
+            ShardReply::Overtaken => ShardReply::Overtaken,
         }
     }
 }

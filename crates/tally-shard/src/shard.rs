@@ -11,6 +11,7 @@ mod retain;
 
 use crate::coordinator::Hosted;
 use crate::message::{Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
+use crate::ordered_sessions::OrderedSessions;
 use crate::partition::Partition;
 use crate::recovery;
 use crate::waiting::{Held, Waiting};
@@ -54,12 +55,14 @@ pub struct Shard {
     deadlines: BTreeSet<(u64, PartitionId)>,
     expiry_check_ms: Option<u64>,
     retention: retain::Pass,
+    ordered_sessions: OrderedSessions,
 }
 
 impl Shard {
     /// A shard without partitions.
     #[must_use]
     pub fn new(settings: ShardSettings, journal: SegmentJournal) -> Shard {
+        let ordered_sessions = OrderedSessions::new(settings.seed);
         Shard {
             settings,
             journal,
@@ -69,6 +72,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             expiry_check_ms: None,
             retention: retain::Pass::default(),
+            ordered_sessions,
         }
     }
 
@@ -162,6 +166,16 @@ impl Shard {
         outbox: &mut Outbox,
     ) {
         match message {
+            ShardMessage::InOrder {
+                speaker,
+                message,
+                to,
+            } => {
+                if self.ordered_sessions.admit(id, &speaker) {
+                    return self.handle(now, id, *message, outbox);
+                }
+                self.reply(to, ShardReply::Overtaken);
+            }
             ShardMessage::Append { batch, guard, to } => self.append(now, id, batch, guard, to),
             ShardMessage::BeginVerification {
                 producer_id,
@@ -345,7 +359,8 @@ impl Shard {
                 }
             }
             ShardMessage::Delete => self.delete(id, outbox),
-            ShardMessage::Append { .. }
+            ShardMessage::InOrder { .. }
+            | ShardMessage::Append { .. }
             | ShardMessage::BeginVerification { .. }
             | ShardMessage::Read { .. }
             | ShardMessage::FindOffset { .. }

@@ -1,7 +1,7 @@
 //! AddPartitionsToTxn (exactly-once.md 3.1, 3.2): v0-3 from clients, one transaction; v4-5 from brokers, several, with a
 //! verify-only form.
 
-use crate::api::{INTERNAL_TOPICS, Node};
+use crate::api::{Client, INTERNAL_TOPICS, Node};
 use kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
@@ -12,10 +12,12 @@ use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResp
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId};
+use tally_shard::Call;
 use tally_transactions::{Command, Flow, Response, TopicPartition};
 
 pub(crate) async fn handle(
     node: &Node,
+    client: &Client,
     version: i16,
     request: AddPartitionsToTxnRequest,
 ) -> AddPartitionsToTxnResponse {
@@ -24,7 +26,7 @@ pub(crate) async fn handle(
         for transaction in &request.transactions {
             let mut result = AddPartitionsToTxnResult::default();
             result.transactional_id = transaction.transactional_id.clone();
-            result.topic_results = one(node, version, transaction).await;
+            result.topic_results = one(node, client, version, transaction).await;
             response.results_by_transaction.push(result);
         }
         return response;
@@ -34,17 +36,18 @@ pub(crate) async fn handle(
     transaction.producer_id = request.v3_and_below_producer_id;
     transaction.producer_epoch = request.v3_and_below_producer_epoch;
     transaction.topics = request.v3_and_below_topics;
-    response.results_by_topic_v3_and_below = one(node, version, &transaction).await;
+    response.results_by_topic_v3_and_below = one(node, client, version, &transaction).await;
     response
 }
 
 /// The partitions of one transaction, and what each is answered.
 async fn one(
     node: &Node,
+    client: &Client,
     version: i16,
     transaction: &AddPartitionsToTxnTransaction,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
-    let codes = codes(node, version, transaction).await;
+    let codes = codes(node, client, version, transaction).await;
     results(&transaction.topics, |name, partition| {
         codes.code(version, name, partition)
     })
@@ -72,7 +75,12 @@ impl Codes {
     }
 }
 
-async fn codes(node: &Node, version: i16, transaction: &AddPartitionsToTxnTransaction) -> Codes {
+async fn codes(
+    node: &Node,
+    client: &Client,
+    version: i16,
+    transaction: &AddPartitionsToTxnTransaction,
+) -> Codes {
     if transaction.transactional_id.is_empty() {
         return Codes::All(ErrorCode::InvalidRequest);
     }
@@ -102,7 +110,14 @@ async fn codes(node: &Node, version: i16, transaction: &AddPartitionsToTxnTransa
             flow,
         }
     };
-    match node.transaction(&transactional_id, command).await {
+    let response = if version >= 4 {
+        node.transaction(&transactional_id, command).await
+    } else {
+        let speaker = client.speaker(Call::AddPartitions, producer_id, producer_epoch);
+        node.transaction_in_order(client, speaker, &transactional_id, command)
+            .await
+    };
+    match response {
         Ok(Response::AddPartitions(code))
         | Ok(Response::VerifyPartitions(Err(code)))
         | Err(code) => Codes::All(code),

@@ -20,7 +20,7 @@ use tally_protocol::validate::{self, Rejected, Rules};
 use tally_protocol::{
     BatchHeader, BatchView, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, batch,
 };
-use tally_shard::{AppendOutcome, ShardMessage, ShardReply};
+use tally_shard::{AppendOutcome, Call, ShardMessage, ShardReply};
 use tally_transactions::TopicPartition;
 
 /// The client id under which tools may write to internal topics (P-8).
@@ -89,7 +89,7 @@ pub(crate) async fn answer(
             check_batch(node, client, version, acks, part);
         }
     }
-    let results = append_all(node, version, parts).await;
+    let results = append_all(node, client, version, parts).await;
     if acks == 0 {
         // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
         return match results
@@ -323,6 +323,7 @@ fn rejection(index: i32, rejected: Rejected) -> ProducePartitionResponse {
 /// Hands every batch to its shard, in the request's order; one result each.
 async fn append_all(
     node: &Node,
+    client: &Client,
     version: i16,
     parts: Vec<Part>,
 ) -> Vec<((usize, usize), ProducePartitionResponse)> {
@@ -338,9 +339,13 @@ async fn append_all(
             (Some(refusal), _, _) => Err(refusal),
             (None, Some(id), Some(batch)) => {
                 let guard = part.guard;
-                Ok(node
-                    .shards
-                    .ask(id, |to| ShardMessage::Append { batch, guard, to }))
+                let speaker = part
+                    .header
+                    .filter(|header| version < 12 && header.is_transactional())
+                    .map(|header| {
+                        client.speaker(Call::Produce, header.producer_id, header.producer_epoch)
+                    });
+                Ok(node.ask_in_order(id, speaker, |to| ShardMessage::Append { batch, guard, to }))
             }
             (None, _, _) => Err(ProducePartitionResponse::refusal(
                 part.index,
@@ -353,7 +358,7 @@ async fn append_all(
     for (at, (index, id), log_append_time, outcome) in asked {
         let result = match outcome {
             Err(refusal) => refusal,
-            Ok(asked) => match asked.reply().await {
+            Ok(asked) => match node.unless_overtaken(client, asked.reply().await) {
                 Some(ShardReply::Append(Ok(appended))) => {
                     accepted(index, &appended, log_append_time)
                 }

@@ -1,7 +1,7 @@
 //! TxnOffsetCommit (exactly-once.md 6.1): offsets that become visible with the transaction.
 
-use crate::api::Node;
 use crate::api::transaction::{self, Participant};
+use crate::api::{Client, Node};
 use crate::metadata::CONSUMER_OFFSETS;
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tally_groups::{Command, OffsetToCommit, Response, TransactionalCommitRequest};
 use tally_producer_state::Flow;
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId, Sequence};
-use tally_shard::{ShardMessage, ShardReply};
+use tally_shard::{Call, ShardMessage, ShardReply};
 use tally_transactions::TopicPartition;
 
 /// Bytes that one offset's record takes besides its strings, at most.
@@ -22,6 +22,7 @@ const RECORD_BYTES_MAX: usize = 128;
 
 pub(crate) async fn handle(
     node: &Node,
+    client: &Client,
     version: i16,
     request: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
@@ -37,7 +38,7 @@ pub(crate) async fn handle(
     let codes = if offsets.is_empty() {
         Vec::new()
     } else {
-        commit(node, version, &request, offsets)
+        commit(node, client, version, &request, offsets)
             .await
             .unwrap_or_else(|code| vec![code; count])
     };
@@ -97,6 +98,7 @@ fn offsets(
 /// O-1 to O-6: the group's partition joins or is verified, then the offsets are appended; one code each.
 async fn commit(
     node: &Node,
+    client: &Client,
     version: i16,
     request: &TxnOffsetCommitRequest,
     offsets: Vec<OffsetToCommit>,
@@ -145,7 +147,15 @@ async fn commit(
         size_bytes,
         to,
     };
-    match node.ask(partition, message).await {
+    let speaker = (version < 5).then(|| {
+        client.speaker(
+            Call::CommitOffsets,
+            participant.producer_id,
+            participant.producer_epoch,
+        )
+    });
+    let reply = node.ask_in_order(partition, speaker, message).reply().await;
+    match node.unless_overtaken(client, reply) {
         Some(ShardReply::Group(Ok(Response::CommitTransactionalOffsets(codes)))) => Ok(codes),
         Some(ShardReply::Group(Err(code))) => Err(code),
         Some(_) => Err(ErrorCode::UnknownServerError),

@@ -4,6 +4,7 @@
 mod admin;
 mod committed_offsets;
 mod crashes;
+mod delayed;
 mod idempotent;
 mod init_producer_id;
 mod log;

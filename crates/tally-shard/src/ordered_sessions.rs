@@ -1,0 +1,155 @@
+//! The ordered-session guard: a request of the old transaction flow that was overtaken is not processed (D-8, B-2, B-3).
+//!
+//! Before KIP-890 nothing in an EndTxn, AddPartitionsToTxn, AddOffsetsToTxn, TxnOffsetCommit or Produce says which of two
+//! transactions of the same producer epoch it belongs to. A client that gave up on a request, reconnected and began its
+//! next transaction can have the old request, delayed on its way, end or join the wrong one (KAFKA-17754). Connections
+//! are numbered in the order in which they were accepted; a request that comes on a lower number than one which this
+//! producer has used for the same kind of request was sent before that one, and its sender no longer waits for it.
+//!
+//! Invariants:
+//! - it only ever holds back what came on an older connection: a client that speaks on one connection, or on a new one
+//!   after each failure, is never refused;
+//! - what is remembered is bounded. When very many producers have spoken since, the guard forgets the oldest of them and
+//!   lets their requests through, as if it were off for them;
+//! - soft state: no connection outlives the process, so a restart has nothing to remember.
+
+use tally_protocol::{PartitionId, ProducerEpoch, ProducerId, SeededMap};
+
+/// Speakers remembered in one generation; there are two, of about 64 bytes for each speaker.
+const GENERATION_MAX: usize = 32 * 1024;
+
+/// A kind of request. A client may use one connection for its coordinator and another one for its partitions, so each
+/// kind is ordered by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Call {
+    /// A transactional Produce before version 12.
+    Produce,
+    /// AddPartitionsToTxn before version 4.
+    AddPartitions,
+    /// AddOffsetsToTxn before version 4.
+    AddOffsets,
+    /// EndTxn before version 5.
+    EndTxn,
+    /// TxnOffsetCommit before version 5.
+    CommitOffsets,
+}
+
+/// Who speaks, and on which connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Speaker {
+    /// The kind of request.
+    pub call: Call,
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// Its epoch: InitProducerId begins a new order, as it raises the epoch.
+    pub producer_epoch: ProducerEpoch,
+    /// The number of the connection, in accept order.
+    pub connection: u64,
+}
+
+type Key = (PartitionId, Call, ProducerId, ProducerEpoch);
+
+/// The highest connection that each speaker has used.
+#[derive(Debug)]
+pub(crate) struct OrderedSessions {
+    young: SeededMap<Key, u64>,
+    old: SeededMap<Key, u64>,
+    generation_max: usize,
+    seed: u64,
+}
+
+impl OrderedSessions {
+    /// Nobody has spoken.
+    pub(crate) fn new(seed: u64) -> OrderedSessions {
+        OrderedSessions::with_generation_max(seed, GENERATION_MAX)
+    }
+
+    fn with_generation_max(seed: u64, generation_max: usize) -> OrderedSessions {
+        OrderedSessions {
+            young: SeededMap::new(seed),
+            old: SeededMap::new(seed),
+            generation_max,
+            seed,
+        }
+    }
+
+    /// Notes that `speaker` has spoken to the partition `id`. `false`: it was overtaken by itself on a newer connection.
+    pub(crate) fn admit(&mut self, id: PartitionId, speaker: &Speaker) -> bool {
+        let key = (
+            id,
+            speaker.call,
+            speaker.producer_id,
+            speaker.producer_epoch,
+        );
+        if let Some(highest) = self.young.get_mut(&key) {
+            if speaker.connection < *highest {
+                return false;
+            }
+            *highest = speaker.connection;
+            return true;
+        }
+        let before = self.old.remove(&key);
+        if self.young.len() >= self.generation_max {
+            self.old = std::mem::replace(&mut self.young, SeededMap::new(self.seed));
+        }
+        let highest = before.map_or(speaker.connection, |before| before.max(speaker.connection));
+        self.young.insert(key, highest);
+        highest == speaker.connection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tally_protocol::TopicId;
+
+    const ID: PartitionId = PartitionId {
+        topic: TopicId([7; 16]),
+        index: 0,
+    };
+
+    fn speaker(call: Call, producer: i64, epoch: i16, connection: u64) -> Speaker {
+        Speaker {
+            call,
+            producer_id: ProducerId(producer),
+            producer_epoch: ProducerEpoch(epoch),
+            connection,
+        }
+    }
+
+    #[test]
+    fn d8_an_older_connection_is_held_back_and_the_newer_one_goes_on() {
+        let mut guard = OrderedSessions::new(1);
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 5)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 5)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 8)));
+        assert!(!guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 5)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 8)));
+    }
+
+    #[test]
+    fn d8_kinds_producers_and_epochs_are_ordered_by_themselves() {
+        let mut guard = OrderedSessions::new(1);
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 9)));
+        assert!(guard.admit(ID, &speaker(Call::AddPartitions, 1, 0, 5)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 2, 0, 5)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 1, 5)));
+        let other = PartitionId { index: 1, ..ID };
+        assert!(guard.admit(other, &speaker(Call::EndTxn, 1, 0, 5)));
+    }
+
+    #[test]
+    fn d8_what_is_remembered_is_bounded_and_who_speaks_stays() {
+        let mut guard = OrderedSessions::with_generation_max(1, 10);
+        assert!(guard.admit(ID, &speaker(Call::Produce, 0, 0, 9)));
+        for producer in 1..100 {
+            assert!(guard.admit(ID, &speaker(Call::Produce, producer, 0, 9)));
+            assert!(!guard.admit(ID, &speaker(Call::Produce, 0, 0, 8)));
+            assert!(guard.young.len() <= 10 && guard.old.len() <= 10);
+        }
+        assert!(
+            guard.admit(ID, &speaker(Call::Produce, 1, 0, 8)),
+            "forgotten"
+        );
+    }
+}

@@ -98,6 +98,8 @@ impl Broker {
             command.stderr(Stdio::null());
             command.arg("--data").arg(data);
             command.arg("--port-file").arg(port_file);
+            // Its retention looks for the first time after half a minute, whatever the interval is.
+            command.args(["--property", "log.initial.task.delay.ms=50"]);
             for setting in &self.settings {
                 command.args(["--property", setting]);
             }
@@ -165,6 +167,17 @@ impl Broker {
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
+
+    /// Where the files of a partition are, in the layout of whoever runs.
+    #[track_caller]
+    pub fn partition(&self, client: &mut Client, topic: &str, index: i32) -> PathBuf {
+        if is_reference() {
+            return self.data().join("logs").join(format!("{topic}-{index}"));
+        }
+        let id = client.topic_id(topic).hyphenated().to_string();
+        let topics = self.data().join("topics");
+        topics.join(id).join(index.to_string())
+    }
 }
 
 impl Drop for Broker {
@@ -174,6 +187,28 @@ impl Drop for Broker {
         }
         let _kept = fs::remove_dir_all(&self.directory).is_err();
     }
+}
+
+/// The offsets that the files of a partition with this ending (`log`, `snapshot`) are named after, in order.
+#[track_caller]
+pub fn offsets_of_files(partition: &Path, ending: &str) -> Vec<i64> {
+    let names = fs::read_dir(partition).expect("the partition is on the disk");
+    let mut offsets: Vec<i64> = names
+        .filter_map(|entry| {
+            let path = entry.expect("readable").path();
+            let stem = path.file_stem()?.to_str()?.parse().ok()?;
+            path.extension()
+                .is_some_and(|found| found == ending)
+                .then_some(stem)
+        })
+        .collect();
+    offsets.sort_unstable();
+    offsets
+}
+
+/// A file of a partition that is named after an offset.
+pub fn offset_file(partition: &Path, offset: i64, ending: &str) -> PathBuf {
+    partition.join(format!("{offset:020}.{ending}"))
 }
 
 /// Whether Apache Kafka is asked instead of Tally.

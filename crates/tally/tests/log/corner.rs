@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, ProduceCall, Produced, unique};
+use tally_testkit::waiting::wait_until;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tally");
 
@@ -95,6 +96,24 @@ impl Corner {
         let produced = self.send(9, Batch::plain(count).encode());
         assert_eq!(produced.error, 0);
         produced.base_offset
+    }
+
+    /// After a restart: the same topic over a new connection, once its partitions answer.
+    #[track_caller]
+    pub(crate) fn reconnect(&mut self, broker: &Broker) {
+        self.address = broker.address().to_owned();
+        self.client = broker.client();
+        let topic = self.topic.clone();
+        // Apache Kafka accepts connections before it knows its topics, and before its partitions take requests.
+        wait_until("the topic is known", || {
+            self.client.topic(&topic).error_code == 0
+        });
+        for partition in self.client.topic(&topic).partitions {
+            wait_until("the partition answers", || {
+                let index = partition.partition_index;
+                self.client.list_offset((7, 0), &topic, index, -1).0 == 0
+            });
+        }
     }
 
     /// End of partition 0.

@@ -7,7 +7,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use tally_testkit::batches::{Batch, Codec, now_ms};
-use tally_testkit::broker::Broker;
+use tally_testkit::broker::{Broker, offset_file};
 use tally_testkit::client::{Client, FetchCall, topic_name};
 
 #[test]
@@ -74,6 +74,42 @@ fn l51_by_time() {
         let got = corner.list_offset((7, 0), &topic, 0, start + 121);
         assert_eq!(got, (0, -1, -1), "{codec:?} after the last");
     }
+}
+
+#[test]
+fn l51_by_time_across_segments() {
+    let configs = [
+        ("internal.segment.bytes", "300"),
+        ("index.interval.bytes", "1"),
+    ];
+    let mut corner = Corner::with_topic(1, &configs);
+    let topic = corner.topic.clone();
+    let start = now_ms() - 100_000;
+    // Ten batches of two records, 1000 ms apart, in about as many segments; the fifth comes out of order, late.
+    for nth in 0..10 {
+        let mut batch = Batch::plain(2).compressed(Codec::Gzip);
+        batch.base_timestamp = start + if nth == 4 { 0 } else { nth * 1000 };
+        batch.records[1].timestamp_delta = 10;
+        assert_eq!(corner.code(&batch), 0);
+    }
+    for nth in (0..10).filter(|nth| *nth != 4) {
+        let time = start + nth * 1000;
+        for (after, offset, found) in [(-5, 0, 0), (0, 0, 0), (1, 1, 10), (10, 1, 10)] {
+            let got = corner.list_offset((7, 0), &topic, 0, time + after);
+            assert_eq!(got, (0, nth * 2 + offset, time + found), "{nth} {after}");
+        }
+    }
+    // What would be the fifth's place belongs to the sixth.
+    let got = corner.list_offset((7, 0), &topic, 0, start + 3500);
+    assert_eq!(got, (0, 10, start + 5000));
+    assert_eq!(
+        corner.list_offset((7, 0), &topic, 0, start + 9011),
+        (0, -1, -1)
+    );
+    assert_eq!(
+        corner.list_offset((7, 0), &topic, 0, -3),
+        (0, 19, start + 9010)
+    );
 }
 
 #[test]
@@ -160,6 +196,101 @@ fn l45_l46_leader_epochs_over_a_restart() {
     assert_eq!(with_epoch(first), 74);
     assert_eq!(with_epoch(second + 1), 75);
     assert_eq!(with_epoch(second), 0);
+}
+
+#[test]
+fn l46_the_ends_of_leader_epochs() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut corner = Corner::at(broker.address(), 1, &[]);
+    let topic = corner.topic.clone();
+    if corner.is_kafka {
+        return; // Which epochs there are is its own business (LR-80).
+    }
+    let mut epochs = Vec::new();
+    // Records in the first, third and fourth epoch, none in the second: 0..3, -, 3..5, 5..6.
+    for count in [3, 0, 2, 1] {
+        epochs.push(corner.topic(&topic).partitions[0].leader_epoch);
+        if count > 0 {
+            corner.fill(count);
+        }
+        broker.kill_and_start();
+        corner.reconnect(&broker);
+    }
+    let last = corner.topic(&topic).partitions[0].leader_epoch;
+    let [first, second, third, fourth] = epochs[..] else {
+        panic!("four epochs");
+    };
+    for (asked, expected) in [
+        (last, (0, last, 6)),
+        (fourth, (0, fourth, 6)),
+        (third, (0, third, 5)),
+        (second, (0, first, 3)),
+        (first, (0, first, 3)),
+        (first - 1, (0, first - 1, 0)),
+        (last + 1, (0, -1, -1)),
+        (-1, (0, -1, -1)),
+    ] {
+        // A topic's first epoch may be the lowest there is.
+        if asked >= -1 {
+            let got = epoch_end(&mut corner, &topic, -1, asked);
+            let expected = if asked == -1 { (0, -1, -1) } else { expected };
+            assert_eq!(got, expected, "asked {asked}");
+        }
+    }
+    assert_eq!(epoch_end(&mut corner, "nope", -1, 0).0, 3);
+    // What is deleted has no epochs: the one that covers the start begins there.
+    assert_eq!(corner.delete_records(&topic, 0, 4), (0, 4));
+    for (asked, expected) in [(first, (0, first, 4)), (third, (0, third, 5))] {
+        assert_eq!(epoch_end(&mut corner, &topic, -1, asked), expected);
+    }
+}
+
+#[test]
+fn l47_a_reader_of_records_that_were_cut_is_told_where_it_diverges() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut corner = Corner::at(broker.address(), 1, &[]);
+    let topic = corner.topic.clone();
+    corner.fill(3);
+    corner.fill(3);
+    let read = corner.topic(&topic).partitions[0].leader_epoch;
+    let log = offset_file(&broker.partition(&mut corner, &topic, 0), 0, "log");
+    broker.kill();
+    let size = std::fs::metadata(&log).expect("the log").len();
+    let file = std::fs::OpenOptions::new().write(true).open(&log);
+    file.expect("the log").set_len(size - 1).expect("cut");
+    broker.start_again();
+    corner.reconnect(&broker);
+    let now = corner.topic(&topic).partitions[0].leader_epoch;
+    assert!(now > read, "LR-80: at least after a start that cut records");
+    assert_eq!(corner.fill(2), 3);
+    // The reader has seen 0..6 of the epoch before, of which 3..6 are other records now.
+    for at in [4, 5] {
+        let mut request = corner.fetch_request(&FetchCall::of(&topic, 0, at, 0));
+        request.topics[0].partitions[0].last_fetched_epoch = read;
+        let response = corner.call(12, &request);
+        let part = &response.responses[0].partitions[0];
+        assert_eq!(part.error_code, 0, "at {at}");
+        let diverging = &part.diverging_epoch;
+        assert_eq!(
+            (diverging.epoch, diverging.end_offset),
+            (read, 3),
+            "at {at}"
+        );
+        assert!(
+            part.records
+                .as_ref()
+                .is_none_or(|records| records.is_empty())
+        );
+    }
+    let mut request = corner.fetch_request(&FetchCall::of(&topic, 0, 3, 0));
+    request.topics[0].partitions[0].last_fetched_epoch = read;
+    let response = corner.call(12, &request);
+    let fetched = corner.fetched(12, &response, &topic, 0);
+    assert_eq!(
+        fetched.data_offsets(),
+        [3, 4],
+        "up to there it is the same log"
+    );
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use crate::corner::Corner;
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::ProduceRequest;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::{CreateTopicsRequest, ProduceRequest};
 use tally_protocol::batch::{CONTROL_BIT, LOG_APPEND_TIME_BIT};
 use tally_testkit::batches::{Batch, Codec, now_ms};
-use tally_testkit::client::ProduceCall;
+use tally_testkit::client::{ProduceCall, text, topic_name, unique};
 
 const CODECS: [Codec; 6] = [
     Codec::None,
@@ -293,4 +294,36 @@ fn lr23_the_last_of_two_sets_for_one_partition_counts() {
     };
     assert_eq!(corner.produce(&call)[0].error, 0);
     assert_eq!(corner.end(), 2);
+}
+
+#[test]
+fn l13_a_topic_that_would_need_recompression_is_refused() {
+    let mut corner = Corner::new();
+    if corner.is_kafka {
+        return; // It recompresses; the design's way for now is a refusal with a message.
+    }
+    let create = |value: &str| {
+        let config = CreatableTopicConfig::default()
+            .with_name(text("compression.type"))
+            .with_value(Some(text(value)));
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(&unique("z")))
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+            .with_configs(vec![config]);
+        CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(30_000)
+    };
+    for value in ["zstd", "gzip", "lz4", "snappy", "uncompressed"] {
+        let response = corner.call(7, &create(value));
+        let message = response.topics[0].error_message.as_deref();
+        assert_eq!(response.topics[0].error_code, 40, "{value}");
+        assert!(
+            message.is_some_and(|text| text.contains("compression.type")),
+            "{message:?}"
+        );
+    }
+    let response = corner.call(7, &create("producer"));
+    assert_eq!(response.topics[0].error_code, 0);
 }

@@ -35,7 +35,7 @@ fn wait_until_empty(client: &mut Client, topic: &str) {
 }
 
 #[test]
-fn lr60_lr61_old_records_go_and_an_idle_partition_becomes_empty() {
+fn l26_lr61_old_records_go_and_an_idle_partition_becomes_empty() {
     let broker = broker();
     let mut corner = Corner::at(broker.address(), 1, &[("retention.ms", "50")]);
     let topic = corner.topic.clone();
@@ -53,7 +53,7 @@ fn lr60_lr61_old_records_go_and_an_idle_partition_becomes_empty() {
 }
 
 #[test]
-fn lr60_by_size_the_newest_stay() {
+fn l27_by_size_the_newest_stay() {
     let broker = broker();
     let configs = [SMALL, ("retention.bytes", "1000")];
     let mut corner = Corner::at(broker.address(), 1, &configs);

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn lr120_epochs_count_up_and_wrap_to_one() {
+    fn l74_lr120_epochs_count_up_and_wrap_to_one() {
         let mut session = session(&[("a", 0)]);
         assert_eq!(session.accept(1, false), Ok(()));
         assert_eq!(session.accept(2, false), Ok(()));

@@ -22,9 +22,11 @@ mod sequence;
 mod snapshot;
 mod states;
 mod verification;
+mod view;
 
 pub use aborted::{ABORTED_ROW_BYTES, AbortedTransaction, collect_aborted};
 pub use check::{Marker, MarkerRefusal, MarkerVerdict, Refusal, Verdict};
 pub use snapshot::SnapshotError;
 pub use states::{ProducerDescription, ProducerStates};
 pub use verification::{Flow, Guard, Verification};
+pub use view::{BatchView, ProducerView};

@@ -12,12 +12,12 @@ use tally_protocol::{PartitionId, TopicId};
 
 /// The layout that this version reads and writes.
 const FORMAT: u32 = 1;
-const LOCK: &str = "lock";
-const FORMAT_FILE: &str = "format";
-const CLEAN: &str = "clean-shutdown";
-const BOOT: &str = "boot-id";
-const META: &str = "meta";
-const SPARE: &str = "spare";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const FORMAT_FILE: &str = "format";
+pub(crate) const CLEAN: &str = "clean-shutdown";
+pub(crate) const BOOT: &str = "boot-id";
+pub(crate) const META: &str = "meta";
+pub(crate) const SPARE: &str = "spare";
 const TOPICS: &str = "topics";
 /// The end of the name of a partition's directory that is being removed.
 const DELETED: &str = ".deleted";
@@ -101,28 +101,30 @@ impl DataDir {
 
     /// The partitions that have files, in order: those of topics that nobody knows any more can be deleted.
     pub fn stored_partitions(&self) -> io::Result<Vec<PartitionId>> {
-        let mut found = Vec::new();
+        let found = list_partitions(&self.root)?;
         let topics = self.root.join(TOPICS);
         for topic in disk::names(&topics)?.unwrap_or_default() {
-            let Some(id) = parse_topic(&topic) else {
+            if parse_topic(&topic).is_none() {
                 continue;
-            };
+            }
             for name in disk::names(&topics.join(&topic))?.unwrap_or_default() {
-                if let Ok(index) = name.parse() {
-                    found.push(PartitionId { topic: id, index });
-                } else if name.ends_with(DELETED) {
+                if name.ends_with(DELETED) {
                     disk::remove_directory(&topics.join(&topic).join(&name))?;
                 }
             }
             disk::remove_directory_if_empty(&topics.join(&topic));
         }
-        found.sort_unstable();
         Ok(found)
     }
 
     /// Where the metadata is.
     pub(crate) fn meta_path(&self) -> PathBuf {
-        self.root.join(META)
+        DataDir::meta_path_in(&self.root)
+    }
+
+    /// Where the metadata of `root` is.
+    pub(crate) fn meta_path_in(root: &Path) -> PathBuf {
+        root.join(META)
     }
 
     /// Where the space is that is kept for the metadata on a full disk.
@@ -132,7 +134,12 @@ impl DataDir {
 
     /// Where the files of `partition` are.
     pub(crate) fn partition_path(&self, partition: PartitionId) -> PathBuf {
-        let mut path = self.root.join(TOPICS);
+        DataDir::partition_path_in(&self.root, partition)
+    }
+
+    /// Where the files of `partition` are below `root`.
+    pub(crate) fn partition_path_in(root: &Path, partition: PartitionId) -> PathBuf {
+        let mut path = root.join(TOPICS);
         path.push(partition.topic.to_string());
         path.push(partition.index.to_string());
         path
@@ -180,11 +187,9 @@ fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenDirE
 fn take_lock(root: &Path) -> Result<SegmentFile, OpenDirError> {
     let path = root.join(LOCK);
     let Some(lock) = disk::lock(&path).map_err(cannot("lock", &path))? else {
-        let holder = disk::read(&path).map_err(cannot("read", &path))?;
-        let holder = String::from_utf8(holder.unwrap_or_default()).unwrap_or_default();
         return Err(OpenDirError::AlreadyInUse {
             path: root.to_owned(),
-            pid: holder.trim().parse().ok(),
+            pid: lock_holder(&path),
         });
     };
     let pid = format!("{}\n", std::process::id());
@@ -192,6 +197,58 @@ fn take_lock(root: &Path) -> Result<SegmentFile, OpenDirError> {
         .and_then(|()| lock.write_at(pid.as_bytes(), 0))
         .map_err(cannot("write", &path))?;
     Ok(lock)
+}
+
+/// Where the lock of `root` is.
+pub(crate) fn lock_path(root: &Path) -> PathBuf {
+    root.join(LOCK)
+}
+
+/// The process that wrote itself into the lock.
+pub(crate) fn lock_holder(lock: &Path) -> Option<u32> {
+    let holder = disk::read(lock).ok()??;
+    String::from_utf8(holder).ok()?.trim().parse().ok()
+}
+
+/// What the `format` file of `root` says, if this version reads it; for those who only look.
+pub(crate) fn readable_format(root: &Path) -> Result<String, OpenDirError> {
+    let path = root.join(FORMAT_FILE);
+    let found = disk::read(&path).map_err(cannot("read", &path))?;
+    let found = found.map_or_else(
+        || "(missing)".to_owned(),
+        |bytes| String::from_utf8_lossy(&bytes).trim().to_owned(),
+    );
+    if found.parse() == Ok(FORMAT) {
+        return Ok(found);
+    }
+    Err(OpenDirError::UnsupportedFormat {
+        path: root.to_owned(),
+        found,
+        supported: FORMAT,
+    })
+}
+
+/// Whether the mark of a clean shutdown is there.
+pub(crate) fn has_clean_mark(root: &Path) -> io::Result<bool> {
+    Ok(disk::read(&root.join(CLEAN))?.is_some_and(|mark| mark == b"1\n"))
+}
+
+/// The partitions that have files, in order.
+pub(crate) fn list_partitions(root: &Path) -> io::Result<Vec<PartitionId>> {
+    let mut found = Vec::new();
+    let topics = root.join(TOPICS);
+    for topic in disk::names(&topics)?.unwrap_or_default() {
+        let Some(id) = parse_topic(&topic) else {
+            continue;
+        };
+        for name in disk::names(&topics.join(&topic))?.unwrap_or_default() {
+            if let Ok(index) = name.parse() {
+                found.push(PartitionId { topic: id, index });
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Returns whether the directory is new.
@@ -230,9 +287,7 @@ fn check_format(root: &Path) -> Result<bool, OpenDirError> {
 /// down with it.
 fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
     let clean = root.join(CLEAN);
-    let was_clean = disk::read(&clean)
-        .map_err(cannot("read", &clean))?
-        .is_some_and(|mark| mark == b"1\n");
+    let was_clean = has_clean_mark(root).map_err(cannot("read", &clean))?;
     let boot = root.join(BOOT);
     let now = disk::boot_id();
     let before = disk::read(&boot).map_err(cannot("read", &boot))?;

@@ -43,6 +43,12 @@ impl SegmentFile {
         Ok(SegmentFile { file })
     }
 
+    /// Opens a file to read it alone.
+    pub(crate) fn open_to_read(path: &Path) -> io::Result<SegmentFile> {
+        let file = File::open(path)?;
+        Ok(SegmentFile { file })
+    }
+
     /// Opens a file to write it, makes it where it is missing.
     pub(crate) fn open_or_create(path: &Path) -> io::Result<SegmentFile> {
         let mut options = OpenOptions::new();
@@ -151,6 +157,24 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<SegmentFile>> {
     ) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Shares the lock of a data directory with others who only look, changing nothing: `None` where there is no lock file,
+/// `Some(None)` if somebody has the lock for himself.
+pub(crate) fn share_lock(path: &Path) -> io::Result<Option<Option<SegmentFile>>> {
+    let file = match SegmentFile::open_to_read(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(
+        &file.file,
+        rustix::fs::FlockOperation::NonBlockingLockShared,
+    ) {
+        Ok(()) => Ok(Some(Some(file))),
+        Err(Errno::WOULDBLOCK) => Ok(Some(None)),
         Err(error) => Err(error.into()),
     }
 }

@@ -11,6 +11,11 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
+    /// All of them, oldest first.
+    pub(crate) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.entries
+    }
+
     /// The newest epoch that has written anything.
     pub(crate) fn last(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)

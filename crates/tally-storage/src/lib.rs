@@ -11,6 +11,7 @@
 //! | `partition` | one partition: its segments, snapshots, leader epochs and log start |
 //! | `segment` | one segment: bytes, indexes, rows of aborted transactions |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
+//! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
 //! | `mmap` | every memory map, and all the unsafe code there is |
 
@@ -21,6 +22,7 @@ mod disk;
 mod epochs;
 mod error;
 mod index;
+mod inspect;
 mod journal;
 mod meta;
 mod mmap;
@@ -30,6 +32,10 @@ mod segment;
 
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
+pub use inspect::{
+    BatchAt, FileKind, Holder, Inspection, SegmentReader, file_kind, read_epochs, read_log_start,
+    read_meta, read_offset_index, read_time_index,
+};
 pub use journal::{Appended, Entry, Journal, JournalState, SegmentJournal, Ticket};
 pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};
 pub use mmap::Slice;

@@ -227,7 +227,8 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) {
     bytes.extend_from_slice(&length.to_be_bytes());
 }
 
-fn decode(bytes: &[u8]) -> Result<(BTreeMap<String, String>, Revision), &'static str> {
+/// Reads what `encode` wrote.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(BTreeMap<String, String>, Revision), &'static str> {
     const SHORT: &str = "it ends too early";
     let mut rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin right")?;
     if take_u32(&mut rest).ok_or(SHORT)? != VERSION {

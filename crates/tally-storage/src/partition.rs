@@ -21,8 +21,8 @@ use std::ops::ControlFlow;
 use tally_protocol::ids::{to_u64, to_usize};
 use tally_protocol::{BatchView, LeaderEpoch, Offset};
 
-const EPOCHS: &str = "leader-epoch-checkpoint";
-const LOG_START: &str = "log-start";
+pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
+pub(crate) const LOG_START: &str = "log-start";
 /// Snapshots kept besides the one that a cut of the last segment can't reach.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -146,7 +146,8 @@ impl Listing {
     }
 }
 
-fn parse_name(name: &str) -> Option<(Offset, &str)> {
+/// The offset and the kind of file in a name of 20 digits and a word.
+pub(crate) fn parse_name(name: &str) -> Option<(Offset, &str)> {
     let (stem, kind) = name.split_once('.')?;
     let digits = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
     let offset = stem.parse().ok().filter(|_| digits)?;
@@ -796,13 +797,16 @@ fn read_log_start(place: Place<'_>) -> Result<Offset, StorageError> {
     let Some(bytes) = disk::read(&path).map_err(failed("read", &path))? else {
         return Ok(Offset::ZERO);
     };
-    let text = String::from_utf8_lossy(&bytes);
-    let offset = text
-        .strip_prefix("0\n")
-        .and_then(|rest| rest.trim_end().parse().ok());
     // Guessing could bring deleted records back: CR-22 allows the old start or the new one, nothing else.
-    offset.map(Offset).ok_or(StorageError::Corrupt {
+    parse_log_start(&bytes).ok_or(StorageError::Corrupt {
         path,
         reason: "it does not hold an offset".to_owned(),
     })
+}
+
+/// The offset in a `log-start`.
+pub(crate) fn parse_log_start(bytes: &[u8]) -> Option<Offset> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let offset = text.strip_prefix("0\n")?.trim_end().parse().ok()?;
+    (offset >= 0).then_some(Offset(offset))
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod data_dir;
 mod full_disk;
+mod inspect;
 mod journal;
 mod log_properties;
 mod meta;

@@ -106,7 +106,7 @@ fn a_segment_is_read_past_a_bad_checksum_and_no_further_than_its_lengths() {
     assert!(matches!(reader.batch_at(0), Ok(BatchAt::Good(_))));
     assert!(matches!(
         reader.batch_at(positions[1]),
-        Ok(BatchAt::BadCrc(view)) if view.header().base_offset == Offset(1)
+        Ok(BatchAt::BadCrc(view)) if view.header().base_offset == Offset(2)
     ));
     assert!(matches!(
         reader.batch_at(positions[2]),

@@ -10,7 +10,7 @@ use crate::shard::ShardSettings;
 use std::ops::ControlFlow;
 use tally_producer_state::{AbortedTransaction, Marker, ProducerStates};
 use tally_protocol::{BatchView, Now, Offset, PartitionId, control};
-use tally_storage::{Cut, SegmentJournal, StorageError};
+use tally_storage::{Cut, LogOptions, SegmentJournal, StorageError};
 
 /// Opens `id`; returns what recovery cut off, if anything.
 pub(crate) fn open(
@@ -20,7 +20,11 @@ pub(crate) fn open(
     shard: &ShardSettings,
     now: Now,
 ) -> Result<(Partition, Option<Cut>), StorageError> {
-    let recovered = journal.open_partition(id, settings.log)?;
+    let log = LogOptions {
+        synced_only: settings.role != PartitionRole::Data,
+        ..settings.log
+    };
+    let recovered = journal.open_partition(id, log)?;
     let mut hosted = Hosted::new(settings.role, shard);
     if recovered.log_end == Offset::ZERO {
         let producers = ProducerStates::new(shard.seed);

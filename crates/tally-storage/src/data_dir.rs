@@ -5,10 +5,11 @@
 
 use crate::disk::{self, SegmentFile, Sync};
 use crate::error::OpenDirError;
+use crate::tail::Unsynced;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tally_protocol::{PartitionId, TopicId};
+use tally_protocol::{Offset, PartitionId, TopicId};
 
 /// The layout that this version reads and writes.
 const FORMAT: u32 = 1;
@@ -30,6 +31,8 @@ pub struct DataDir {
     power_was_cut: bool,
     /// A journal failed in this run: no clean shutdown any more, and what is opened again is walked.
     failed: AtomicBool,
+    /// Segments that were written to and not synced since.
+    unsynced: Unsynced,
     _lock: SegmentFile,
 }
 
@@ -59,6 +62,7 @@ impl DataDir {
             was_clean,
             power_was_cut,
             failed: AtomicBool::new(false),
+            unsynced: Unsynced::default(),
             _lock: lock,
         })
     }
@@ -147,6 +151,7 @@ impl DataDir {
 
     /// Removes the files of `partition`. The name goes first, so that a partition is never seen half-removed.
     pub(crate) fn remove_partition(&self, partition: PartitionId) -> io::Result<()> {
+        self.unsynced.forget(partition);
         let path = self.partition_path(partition);
         let doomed = path.with_file_name(format!("{}{DELETED}", partition.index));
         disk::remove_directory(&doomed)?;
@@ -157,6 +162,16 @@ impl DataDir {
             disk::remove_directory_if_empty(topic);
         }
         Ok(())
+    }
+
+    /// The segments that were written to and not synced since.
+    pub(crate) fn unsynced(&self) -> &Unsynced {
+        &self.unsynced
+    }
+
+    /// The recovery point of a partition.
+    pub(crate) fn settled(&self, _partition: PartitionId) -> Offset {
+        Offset::ZERO
     }
 
     /// How far files can be trusted that are opened now.

@@ -219,6 +219,14 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// The same for a directory and those above it, up to and with `root`.
+pub(crate) fn sync_directory_and_parents(path: &Path, root: &Path) -> io::Result<()> {
+    for directory in path.ancestors().take_while(|path| path.starts_with(root)) {
+        sync_directory(directory)?;
+    }
+    Ok(())
+}
+
 /// The whole file, or `None` where there is no such file.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {

@@ -11,6 +11,7 @@ use crate::error::{NoRoom, StorageError, failed};
 use crate::mmap::Slice;
 use crate::partition::{LogOptions, PartitionLog, ReadOutcome, Recovered, SegmentInfo};
 use crate::segment::Place;
+use crate::sync_journal::{Durability, SyncJournal};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fmt;
@@ -90,6 +91,16 @@ pub struct SegmentJournal {
     last: Ticket,
     durable: Ticket,
     state: JournalState,
+    /// With durability `commit` and `always`.
+    synced: Option<Synced>,
+}
+
+/// What a journal is synced by.
+struct Synced {
+    journal: Arc<SyncJournal>,
+    every_append: bool,
+    /// Failures of the journal that this shard has started over after.
+    failures: u64,
 }
 
 impl fmt::Debug for SegmentJournal {
@@ -115,6 +126,88 @@ impl SegmentJournal {
             last: Ticket(0),
             durable: Ticket(0),
             state: JournalState::Open,
+            synced: None,
+        }
+    }
+
+    /// A journal without partitions whose tickets are durable when `journal` has synced them: with durability `always`
+    /// those of all appends, with `commit` those of [`SegmentJournal::hand_over`]; with the others this is
+    /// [`SegmentJournal::new`].
+    #[must_use]
+    pub fn synced(
+        dir: Arc<DataDir>,
+        journal: Arc<SyncJournal>,
+        durability: Durability,
+    ) -> SegmentJournal {
+        let synced = match durability {
+            Durability::Memory | Durability::Os => None,
+            Durability::Commit | Durability::Always => Some(Synced {
+                failures: journal.failures(),
+                journal,
+                every_append: durability == Durability::Always,
+            }),
+        };
+        SegmentJournal {
+            synced,
+            ..SegmentJournal::new(dir)
+        }
+    }
+
+    /// What an acknowledged append survives.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        match &self.synced {
+            None => Durability::Os,
+            Some(synced) if synced.every_append => Durability::Always,
+            Some(_) => Durability::Commit,
+        }
+    }
+
+    /// Hands the offsets of a partition below `upto` over to be synced, or all of them; the ticket is durable when they
+    /// and all that was handed over before them are. More may be handed over than was asked for. Where nothing is
+    /// synced the ticket is durable.
+    pub fn hand_over(&mut self, partition: PartitionId, upto: Option<Offset>) -> Ticket {
+        let Some(synced) = &self.synced else {
+            return self.last;
+        };
+        if self.state() != JournalState::Open {
+            return Ticket(u64::MAX);
+        }
+        let place = Place {
+            dir: &self.dir,
+            id: partition,
+        };
+        let Some(log) = self.partitions.get_mut(&partition) else {
+            return self.last;
+        };
+        let upto = upto.unwrap_or(log.log_end);
+        if let Some(ticket) = log.handed_over(upto) {
+            return ticket;
+        }
+        match log.not_handed_over(place, upto) {
+            Ok(ranges) => {
+                let last = ranges.last().cloned();
+                let ticket = synced.journal.hand_over(ranges, synced.failures);
+                if let Some(last) = last {
+                    log.set_handed_over(&last, ticket);
+                }
+                self.last = self.last.max(ticket);
+                ticket
+            }
+            Err(error) => {
+                self.fail(partition, &error);
+                Ticket(u64::MAX)
+            }
+        }
+    }
+
+    /// Below this offset everything of the partition is on the disk in its segments, and a recovery point says so: with
+    /// durability `commit` and `always` nobody may rewrite a segment that ends above it. Without, all of it.
+    #[must_use]
+    pub fn settled(&self, partition: PartitionId) -> Offset {
+        match &self.synced {
+            None => Offset(i64::MAX),
+            Some(_) => self.dir.settled(partition),
         }
     }
 
@@ -397,6 +490,9 @@ impl SegmentJournal {
         self.partitions.clear();
         self.durable = self.last;
         self.state = JournalState::Open;
+        if let Some(synced) = &mut self.synced {
+            synced.failures = synced.journal.start_over();
+        }
     }
 
     /// Completes and syncs the files of all partitions, and closes them. When all journals have done so, the directory is
@@ -432,7 +528,16 @@ impl SegmentJournal {
         Ok(())
     }
 
-    fn fail(&mut self, partition: PartitionId, error: &io::Error) {
+    /// The ticket of an append. Where appends are synced it is never durable: the real one comes with the hand-over.
+    fn next_ticket(&mut self) -> Ticket {
+        if self.synced.is_some() {
+            return Ticket(u64::MAX);
+        }
+        self.last.0 += 1;
+        self.last
+    }
+
+    fn fail(&mut self, partition: PartitionId, error: &dyn fmt::Display) {
         tracing::error!(%partition, %error, "an append failed: the journal stops");
         self.state = JournalState::Failed(error.to_string().into());
         self.dir.distrust();
@@ -453,30 +558,51 @@ impl Journal for SegmentJournal {
     }
 
     fn append(&mut self, entry: Entry) -> Appended {
-        self.last.0 += 1;
         let mut appended = Appended {
-            ticket: self.last,
+            ticket: self.next_ticket(),
             rolled_at: None,
         };
-        if self.state != JournalState::Open {
+        if self.state() != JournalState::Open {
             return appended;
         }
+        let mut every_append = self.synced.as_ref().is_some_and(|sync| sync.every_append);
         let done = match self.log_and_place(entry.partition) {
-            Ok((log, place)) => log.append(place, &entry),
+            Ok((log, place)) => {
+                every_append |= log.options.sync_every_append;
+                log.append(place, &entry)
+            }
             Err(error) => Err(io::Error::other(error)),
         };
-        match done {
-            Ok(rolled_at) => {
+        match (done, &self.synced) {
+            (Ok(rolled_at), None) => {
                 appended.rolled_at = rolled_at;
                 self.durable = self.last;
             }
-            Err(error) => self.fail(entry.partition, &error),
+            (Ok(rolled_at), Some(synced)) => {
+                appended.rolled_at = rolled_at;
+                appended.ticket = if every_append {
+                    self.hand_over(entry.partition, None)
+                } else {
+                    synced.journal.synced()
+                };
+            }
+            (Err(error), _) => self.fail(entry.partition, &error),
         }
         appended
     }
 
     fn durable(&self) -> Ticket {
-        self.durable
+        match &self.synced {
+            None => self.durable,
+            Some(synced) => {
+                let upto = synced.journal.synced();
+                // In this order: what is synced after another shard has started over says nothing about this one.
+                match synced.failures == synced.journal.failures() {
+                    true => upto,
+                    false => Ticket(0),
+                }
+            }
+        }
     }
 
     fn barrier(&mut self) -> Ticket {
@@ -484,7 +610,12 @@ impl Journal for SegmentJournal {
     }
 
     fn state(&self) -> JournalState {
-        self.state.clone()
+        match (&self.state, &self.synced) {
+            (JournalState::Open, Some(synced)) if synced.failures != synced.journal.failures() => {
+                synced.journal.failure()
+            }
+            (state, _) => state.clone(),
+        }
     }
 
     fn room(&self) -> usize {
@@ -492,7 +623,8 @@ impl Journal for SegmentJournal {
     }
 
     fn prefix_ordered(&self) -> bool {
-        // In place is durable, and batches are put in place one after the other.
+        // In place is durable, and batches are put in place one after the other; or the shared journal syncs what is handed
+        // over in that order.
         true
     }
 }

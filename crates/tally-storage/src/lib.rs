@@ -10,6 +10,8 @@
 //! | `journal` | the write seam and [`SegmentJournal`], all partitions of one shard |
 //! | `partition` | one partition: its segments, snapshots, leader epochs and log start |
 //! | `segment` | one segment: bytes, indexes, rows of aborted transactions |
+//! | `sync_journal` | what is synced, when and in which order, with durability `commit` and `always` |
+//! | `tail` | the end of a segment, for those who sync it without the lock of its shard |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
@@ -29,6 +31,8 @@ mod mmap;
 mod partition;
 mod recovery;
 mod segment;
+mod sync_journal;
+mod tail;
 
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
@@ -41,6 +45,7 @@ pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};
 pub use mmap::Slice;
 pub use partition::{LogOptions, ReadOutcome, Recovered, SegmentInfo};
 pub use recovery::{Cut, CutReason};
+pub use sync_journal::{Durability, SyncJournal, SyncOptions};
 
 /// Bytes of one row of an aborted transaction: what it says is the business of the producer state (M-15).
 pub const TRANSACTION_ROW_BYTES: usize = 34;

@@ -4,6 +4,10 @@
 //! grows and `log_end` never falls while the partition is open. An empty partition has no directory, file or map: they
 //! come with the first append.
 
+mod hand_over;
+
+use self::hand_over::Handed;
+pub(crate) use self::hand_over::Range;
 use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::Trust;
 use crate::disk::{self, SegmentFile, Sync};
@@ -41,6 +45,11 @@ pub struct LogOptions {
     pub index_max_bytes: u32,
     /// Whether offsets may be missing within the log: it was compacted.
     pub compacted: bool,
+    /// Every append is handed over to be synced, as durability `always` does for all (flush.messages=1).
+    pub sync_every_append: bool,
+    /// After a power cut under durability `commit` nothing is taken that was not synced: the topics of the coordinators,
+    /// whose records decide over others (R-11 (a), R-18).
+    pub synced_only: bool,
 }
 
 impl Default for LogOptions {
@@ -52,6 +61,8 @@ impl Default for LogOptions {
             index_interval_bytes: 4096,
             index_max_bytes: 10 * 1024 * 1024,
             compacted: false,
+            sync_every_append: false,
+            synced_only: false,
         }
     }
 }
@@ -103,6 +114,8 @@ pub(crate) struct PartitionLog {
     snapshots: Vec<Offset>,
     /// The last segment began here, which nobody has been told.
     rolled_at: Option<Offset>,
+    /// What was handed over to be synced, with durability `commit` and `always`.
+    handed: Handed,
 }
 
 /// The files of a partition's directory.
@@ -166,6 +179,7 @@ impl PartitionLog {
             epochs_unsaved: false,
             snapshots: Vec::new(),
             rolled_at: None,
+            handed: Handed::default(),
         }
     }
 
@@ -349,6 +363,9 @@ impl PartitionLog {
         let path = place.directory().join(EPOCHS);
         disk::replace(&path, self.epochs.encode().as_bytes(), Sync::No)?;
         self.epochs_unsaved = false;
+        if let Some(tail) = self.segments.last().and_then(|last| last.tail.as_ref()) {
+            tail.name_written();
+        }
         Ok(())
     }
 
@@ -423,7 +440,14 @@ impl PartitionLog {
             return Err(io::Error::other("no segment to append to"));
         };
         let (bytes, max_timestamp) = (&entry.bytes[..], entry.max_timestamp);
-        last.append(writer, bytes, entry.last, max_timestamp, &self.options)?;
+        last.append(
+            writer,
+            place,
+            bytes,
+            entry.last,
+            max_timestamp,
+            &self.options,
+        )?;
         self.log_end = entry.last.next();
         Ok(self.rolled_at.take())
     }

@@ -11,6 +11,7 @@ use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, TimeIndex, relat
 use crate::mmap::{Mapping, Slice};
 use crate::partition::LogOptions;
 use crate::recovery::{self, Walk};
+use crate::tail::{Tail, Written};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ struct Indexes {
 
 /// What the last segment of a partition has besides.
 pub(crate) struct Writer {
-    file: SegmentFile,
+    tail: Arc<Tail>,
     /// Bytes from the start of the file that have disk space.
     reserved: u64,
     pace: Pace,
@@ -82,6 +83,8 @@ pub(crate) struct Segment {
     pub(crate) first_timestamp: Option<i64>,
     /// Written to in this run, and not synced since.
     pub(crate) dirty: bool,
+    /// For those who sync it; only while it may have to be.
+    pub(crate) tail: Option<Arc<Tail>>,
     /// The largest timestamp and the last offset of the batch that had it first, once known.
     largest: Cell<Option<(i64, Offset)>>,
     map: RefCell<Option<Arc<Mapping>>>,
@@ -107,6 +110,7 @@ impl Segment {
             size,
             first_timestamp: None,
             dirty: false,
+            tail: None,
             largest: Cell::new(None),
             map: RefCell::new(None),
             indexes: RefCell::new(None),
@@ -132,8 +136,11 @@ impl Segment {
         let mut segment = Segment::found(base, base, 0);
         segment.largest.set(Some((-1, base)));
         *segment.indexes.get_mut() = Some(Indexes::default());
+        let start = Written { size: 0, end: base };
+        let tail = Tail::new(place, base, file, start);
+        segment.tail = Some(Arc::clone(&tail));
         let mut writer = Writer {
-            file,
+            tail,
             reserved: 0,
             pace: Pace::new(base),
             since_ms: disk::wall_ms(),
@@ -148,18 +155,30 @@ impl Segment {
     }
 
     /// Opens the last segment of a partition for appends.
-    pub(crate) fn writer(&self, place: Place<'_>, options: &LogOptions) -> io::Result<Writer> {
+    pub(crate) fn writer(&mut self, place: Place<'_>, options: &LogOptions) -> io::Result<Writer> {
         let largest = self
             .largest(place, options)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let entry = self.with_indexes(|indexes| indexes.offsets.last());
         let since = entry.map_or(0, |(_, position)| u64::from(position));
         Ok(Writer {
-            file: SegmentFile::open(&place.file(self.base, LOG))?,
+            tail: self.tail(place)?,
             reserved: self.size,
             pace: Pace::resume(self.size - since, largest),
             since_ms: disk::wall_ms(),
         })
+    }
+
+    /// The end of the segment, for those who sync it.
+    pub(crate) fn tail(&mut self, place: Place<'_>) -> io::Result<Arc<Tail>> {
+        if let Some(tail) = &self.tail {
+            return Ok(Arc::clone(tail));
+        }
+        let file = SegmentFile::open(&place.file(self.base, LOG))?;
+        let (size, end) = (self.size, self.end);
+        let tail = Tail::new(place, self.base, file, Written { size, end });
+        self.tail = Some(Arc::clone(&tail));
+        Ok(tail)
     }
 
     /// Takes disk space for an append of `bytes`, for its index entries too. Nothing has changed if it fails.
@@ -175,10 +194,10 @@ impl Segment {
             let step = writer.reserved.clamp(FIRST_STEP, LAST_STEP);
             let generous = (writer.reserved + step).min(u64::from(options.segment_bytes));
             let generous = generous.max(needed);
-            writer.reserved = match writer.file.reserve(writer.reserved, generous) {
+            writer.reserved = match writer.tail.file().reserve(writer.reserved, generous) {
                 // The last space of a disk is there to be used.
                 Err(error) if generous > needed && is_full(&error) => {
-                    writer.file.reserve(writer.reserved, needed)?;
+                    writer.tail.file().reserve(writer.reserved, needed)?;
                     needed
                 }
                 other => other.map(|()| generous)?,
@@ -255,12 +274,13 @@ impl Segment {
     pub(crate) fn append(
         &mut self,
         writer: &mut Writer,
+        place: Place<'_>,
         bytes: &[u8],
         last: Offset,
         max_timestamp: i64,
         options: &LogOptions,
     ) -> io::Result<()> {
-        writer.file.write_at(bytes, self.size)?;
+        writer.tail.file().write_at(bytes, self.size)?;
         self.dirty = true;
         let interval = options.index_interval_bytes;
         if writer
@@ -287,19 +307,24 @@ impl Segment {
             Some(kept) if kept.capacity() >= size => kept.publish(size),
             _ => *map = None,
         }
+        let (size, end) = (self.size, self.end);
+        if writer.tail.advance(Written { size, end }) {
+            place.dir.unsynced().list(&writer.tail);
+        }
         Ok(())
     }
 
     /// Completes and trims the files: no more appends. Failing to trim wastes space and loses nothing.
     pub(crate) fn seal(&mut self, writer: Writer, place: Place<'_>) -> io::Result<()> {
-        let Writer { file, mut pace, .. } = writer;
+        let Writer { tail, mut pace, .. } = writer;
+        tail.seal();
         let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
         if let Some(entry) = pace.time_entry(self.base) {
             let path = place.file(self.base, TIME_INDEX);
             indexes.times.reserve(&path, 1, TIME_ENTRY)?;
             indexes.times.push(entry);
         }
-        file.truncate(self.size)?;
+        tail.file().truncate(self.size)?;
         indexes.offsets.trim(&place.file(self.base, INDEX))?;
         indexes.times.trim(&place.file(self.base, TIME_INDEX))
     }
@@ -315,6 +340,9 @@ impl Segment {
 
     /// Removes the segment's files; slices of it stay readable.
     pub(crate) fn remove(&self, place: Place<'_>) {
+        if let Some(tail) = &self.tail {
+            tail.remove();
+        }
         // The log last: what has a log is a segment, what has none is swept up.
         for kind in [INDEX, TIME_INDEX, TXN_INDEX, LOG] {
             let path = place.file(self.base, kind);

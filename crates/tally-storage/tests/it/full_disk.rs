@@ -21,6 +21,8 @@ const OPTIONS: LogOptions = LogOptions {
     index_interval_bytes: 300,
     index_max_bytes: 1 << 20,
     compacted: false,
+    sync_every_append: false,
+    synced_only: false,
 };
 
 #[test]

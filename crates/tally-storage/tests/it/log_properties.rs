@@ -56,6 +56,8 @@ fn options() -> impl Strategy<Value = LogOptions> {
             index_interval_bytes,
             index_max_bytes,
             compacted: false,
+            sync_every_append: false,
+            synced_only: false,
         },
     )
 }

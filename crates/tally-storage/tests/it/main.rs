@@ -8,3 +8,4 @@ mod journal;
 mod log_properties;
 mod meta;
 mod support;
+mod sync_journal;

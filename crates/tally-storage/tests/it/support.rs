@@ -25,6 +25,8 @@ pub(crate) const SMALL: LogOptions = LogOptions {
     index_interval_bytes: 300,
     index_max_bytes: 1024,
     compacted: false,
+    sync_every_append: false,
+    synced_only: false,
 };
 
 pub(crate) struct Disk {

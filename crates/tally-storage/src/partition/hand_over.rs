@@ -1,0 +1,123 @@
+//! Which bytes of a partition go to be synced.
+//!
+//! Invariants: what is handed over is a prefix of the log, and continues what was handed over before it or what a recovery
+//! point covers; it ends behind a whole batch.
+
+use super::PartitionLog;
+use crate::error::{StorageError, failed};
+use crate::journal::Ticket;
+use crate::segment::Place;
+use crate::tail::{Tail, Written};
+use std::sync::Arc;
+use tally_protocol::Offset;
+
+/// Above this the exact end of a hand-over is looked up; below, all there is goes.
+const EXACT_ABOVE: u64 = 64 * 1024;
+
+/// Bytes of one segment.
+#[derive(Clone)]
+pub(crate) struct Range {
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) from: u64,
+    pub(crate) upto: Written,
+}
+
+/// The end of what was handed over.
+pub(super) struct Handed {
+    /// The segment it lies in, or a lower offset when nothing was handed over yet.
+    segment: Offset,
+    upto: Written,
+    ticket: Ticket,
+}
+
+impl Default for Handed {
+    fn default() -> Handed {
+        let upto = Written {
+            size: 0,
+            end: Offset::ZERO,
+        };
+        Handed {
+            segment: Offset::ZERO,
+            upto,
+            ticket: Ticket(0),
+        }
+    }
+}
+
+impl PartitionLog {
+    /// The ticket that covers the offsets below `upto` if all of them were handed over before.
+    pub(crate) fn handed_over(&self, upto: Offset) -> Option<Ticket> {
+        (upto.min(self.log_end) <= self.handed.upto.end).then_some(self.handed.ticket)
+    }
+
+    /// What of the offsets below `upto` was not handed over, in order.
+    pub(crate) fn not_handed_over(
+        &mut self,
+        place: Place<'_>,
+        upto: Offset,
+    ) -> Result<Vec<Range>, StorageError> {
+        let end = self.end_of_hand_over(upto);
+        let mut ranges = Vec::new();
+        let (begun, done) = (self.handed.segment, self.handed.upto);
+        for segment in &mut self.segments {
+            if segment.end <= done.end || segment.base >= end {
+                continue;
+            }
+            let from = if segment.base == begun { done.size } else { 0 };
+            let whole = Written {
+                size: segment.size,
+                end: segment.end,
+            };
+            let upto = if segment.end <= end {
+                whole
+            } else {
+                let map = segment.mapping(place, &self.options)?;
+                let last = end.plus(-1);
+                let at = segment.locate(&map, last, place, &self.options)?;
+                match at {
+                    Some(at) => {
+                        let header = segment.header(&map, at, place)?;
+                        Written {
+                            size: at + tally_protocol::ids::to_u64(header.size_bytes()),
+                            end: header.last_offset().next(),
+                        }
+                    }
+                    None => whole,
+                }
+            };
+            let tail = segment
+                .tail(place)
+                .map_err(failed("open a segment in", place.directory()))?;
+            ranges.push(Range { tail, from, upto });
+        }
+        Ok(ranges)
+    }
+
+    /// Where a hand-over of the offsets below `upto` ends: there, or at the end of the log if that is near.
+    fn end_of_hand_over(&self, upto: Offset) -> Offset {
+        let begun = self.handed.segment;
+        let open: u64 = self
+            .segments
+            .iter()
+            .filter(|segment| segment.end > self.handed.upto.end)
+            .map(|segment| match segment.base == begun {
+                true => segment.size - self.handed.upto.size,
+                false => segment.size,
+            })
+            .sum();
+        if open <= EXACT_ABOVE {
+            self.log_end
+        } else {
+            upto.min(self.log_end)
+        }
+    }
+
+    /// Notes what [`PartitionLog::not_handed_over`] returned as handed over.
+    pub(crate) fn set_handed_over(&mut self, last: &Range, ticket: Ticket) {
+        self.handed = Handed {
+            segment: last.tail.base,
+            upto: last.upto,
+            ticket,
+        };
+    }
+}

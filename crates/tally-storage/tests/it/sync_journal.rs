@@ -1,0 +1,121 @@
+//! Durability `commit` and `always`: what is synced, and what a ticket says.
+
+use crate::support::{Disk, PARTITION, SMALL, batch};
+use bytes::Bytes;
+use std::sync::Arc;
+use tally_protocol::{LeaderEpoch, Offset, PartitionId};
+use tally_storage::{
+    DataDir, Durability, Entry, Journal, JournalState, LogOptions, SegmentJournal, SyncJournal,
+    SyncOptions, Ticket,
+};
+
+const OTHER: PartitionId = PartitionId {
+    index: 4,
+    ..PARTITION
+};
+
+/// A journal of a megabyte.
+const OPTIONS: SyncOptions = SyncOptions {
+    journal_bytes: 1 << 20,
+    copied_bytes_max: 8192,
+};
+
+struct Shards {
+    sync: Arc<SyncJournal>,
+    shards: Vec<SegmentJournal>,
+}
+
+impl Shards {
+    /// Two shards with a partition each.
+    fn start(dir: &Arc<DataDir>, durability: Durability, log: LogOptions) -> Shards {
+        let sync = SyncJournal::open(Arc::clone(dir), OPTIONS).expect("the journal opens");
+        let shards = [PARTITION, OTHER].map(|id| {
+            let mut shard = SegmentJournal::synced(Arc::clone(dir), Arc::clone(&sync), durability);
+            shard.open_partition(id, log).expect("the partition opens");
+            shard
+        });
+        let shards = shards.into();
+        Shards { sync, shards }
+    }
+
+    fn put(&mut self, id: PartitionId, payload: usize) -> Ticket {
+        let shard = &mut self.shards[usize::from(id == OTHER)];
+        put(shard, id, payload)
+    }
+}
+
+/// Appends a batch of two records.
+fn put(shard: &mut SegmentJournal, id: PartitionId, payload: usize) -> Ticket {
+    let base = shard.log_end(id);
+    let bytes = Bytes::from(batch(base.0, 2, 1, 1000 + base.0, payload));
+    shard.reserve(id, bytes.len()).expect("the disk has room");
+    let appended = shard.append(Entry {
+        partition: id,
+        leader_epoch: LeaderEpoch(1),
+        base,
+        last: base.plus(1),
+        max_timestamp: 1000 + base.0,
+        bytes,
+    });
+    assert_eq!(shard.state(), JournalState::Open);
+    appended.ticket
+}
+
+#[test]
+fn a_ticket_of_always_is_durable_when_a_turn_has_synced_it() {
+    let disk = Disk::new();
+    let mut shards = Shards::start(&disk.open(), Durability::Always, SMALL);
+    let mut before = Ticket(0);
+    for round in 0..20 {
+        let first = shards.put(PARTITION, 100);
+        let second = shards.put(OTHER, 100 + round);
+        assert!(before < first && first < second, "tickets rise");
+        assert!(shards.shards[0].durable() < first, "not without a turn");
+        assert!(shards.sync.turn().expect("synced"), "there was something");
+        assert_eq!(shards.shards[0].durable(), second);
+        assert!(!shards.sync.turn().expect("nothing"), "nothing is left");
+        before = second;
+    }
+}
+
+#[test]
+fn commit_syncs_what_is_handed_over_with_all_before_it() {
+    let disk = Disk::new();
+    let mut shards = Shards::start(&disk.open(), Durability::Commit, SMALL);
+    for _ in 0..100 {
+        let ticket = shards.put(PARTITION, 100);
+        assert!(
+            ticket <= shards.shards[0].durable(),
+            "acknowledged in place"
+        );
+    }
+    assert!(
+        !shards.sync.turn().expect("nothing"),
+        "nothing was handed over"
+    );
+    let shard = &mut shards.shards[0];
+    let some = shard.hand_over(PARTITION, Some(Offset(20)));
+    let again = shard.hand_over(PARTITION, Some(Offset(19)));
+    assert_eq!(some, again, "one ticket covers both");
+    let all = shard.hand_over(PARTITION, None);
+    assert!(some <= all && shard.durable() < some);
+    assert_eq!(shard.barrier(), all);
+    assert!(shards.sync.turn().expect("synced"));
+    assert_eq!(shards.shards[0].durable(), all);
+    assert_eq!(shards.shards[0].hand_over(PARTITION, None), all);
+    assert!(!shards.sync.turn().expect("nothing"), "all is synced");
+}
+
+#[test]
+fn flush_messages_raises_one_partition_to_always() {
+    let disk = Disk::new();
+    let log = LogOptions {
+        sync_every_append: true,
+        ..SMALL
+    };
+    let mut shards = Shards::start(&disk.open(), Durability::Commit, log);
+    let ticket = shards.put(PARTITION, 100);
+    assert!(shards.shards[0].durable() < ticket);
+    assert!(shards.sync.turn().expect("synced"));
+    assert_eq!(shards.shards[0].durable(), ticket);
+}

@@ -1,8 +1,10 @@
 //! Every call that touches a file.
 //!
-//! Nothing else in the crate opens, writes, syncs, renames or removes, so that a disk with faults can be put here.
+//! Nothing else in the crate opens, writes, syncs, renames or removes, so that a disk with faults can be put here: each call
+//! goes through the module `faults`, which is nothing in a release.
 //! A name that must never be seen half-written is written under another name, synced where it says so, and renamed.
 
+use crate::faults::{self, Kind, Seen};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -27,35 +29,47 @@ pub(crate) enum Sync {
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     file: File,
+    seen: Seen,
 }
 
 impl SegmentFile {
     /// Makes a file that is not there yet.
     pub(crate) fn create(path: &Path) -> io::Result<SegmentFile> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).open(path)?;
-        Ok(SegmentFile { file })
+        options.read(true).write(true).create_new(true);
+        SegmentFile::open_with(path, Kind::Create, &options)
     }
 
     /// Opens a file to read and write it.
     pub(crate) fn open(path: &Path) -> io::Result<SegmentFile> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(SegmentFile { file })
+        let mut options = OpenOptions::new();
+        SegmentFile::open_with(path, Kind::Open, options.read(true).write(true))
     }
 
     /// Opens a file to read it alone.
     pub(crate) fn open_to_read(path: &Path) -> io::Result<SegmentFile> {
-        let file = File::open(path)?;
-        Ok(SegmentFile { file })
+        let mut options = OpenOptions::new();
+        SegmentFile::open_with(path, Kind::Open, options.read(true))
     }
 
     /// Opens a file to write it, makes it where it is missing.
     pub(crate) fn open_or_create(path: &Path) -> io::Result<SegmentFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        SegmentFile::open_with(path, Kind::OpenOrCreate, &options)
+    }
+
+    fn open_with(path: &Path, kind: Kind<'_>, options: &OpenOptions) -> io::Result<SegmentFile> {
+        let file = faults::on_path(path, kind, || options.open(path))?;
         Ok(SegmentFile {
-            file: options.open(path)?,
+            file,
+            seen: Seen::new(path),
         })
+    }
+
+    /// What observers call it.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// The file for a memory map.
@@ -70,11 +84,17 @@ impl SegmentFile {
 
     /// Writes all of `bytes` at `at`; on an error any part of them may be there.
     pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)
+        faults::on_file(self, Kind::Write { at, bytes }, || {
+            self.file.write_all_at(bytes, at)
+        })
     }
 
     /// Fills `buffer` from `at`; less than its length only at the end of the file.
     pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        faults::on_file(self, Kind::Read, || self.fill(buffer, at))
+    }
+
+    fn fill(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut filled = 0;
         let mut at = at;
         while filled < buffer.len() {
@@ -94,18 +114,27 @@ impl SegmentFile {
     /// Takes disk space for `from..upto` without changing the size of the file. Where the file system can't, writes may
     /// still meet a full disk.
     pub(crate) fn reserve(&self, from: u64, upto: u64) -> io::Result<()> {
-        match self.fallocate(FallocateFlags::KEEP_SIZE, from, upto) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            other => other.map_err(io::Error::from),
-        }
+        faults::on_file(self, Kind::Reserve { from, upto }, || {
+            match self.fallocate(FallocateFlags::KEEP_SIZE, from, upto) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                other => other.map_err(io::Error::from),
+            }
+        })
     }
 
     /// Makes the file `upto` bytes long, with disk space behind every byte and zeros where there was nothing: a store
     /// into a map of a hole on a full disk would be a signal, not an error.
     pub(crate) fn allocate(&self, from: u64, upto: u64) -> io::Result<()> {
-        match self.fallocate(FallocateFlags::empty(), from, upto) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(from, upto),
-            other => other.map_err(io::Error::from),
+        let taken = faults::on_file(self, Kind::Allocate { from, upto }, || {
+            match self.fallocate(FallocateFlags::empty(), from, upto) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+                other => other.map(|()| true).map_err(io::Error::from),
+            }
+        })?;
+        if taken {
+            Ok(())
+        } else {
+            self.write_zeros(from, upto)
         }
     }
 
@@ -134,17 +163,19 @@ impl SegmentFile {
 
     /// Cuts the file at `size`, and gives back the space reserved behind it.
     pub(crate) fn truncate(&self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)
+        faults::on_file(self, Kind::Truncate { size }, || self.file.set_len(size))
     }
 
     /// Brings the bytes and the size of the file to the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        faults::on_file(self, Kind::Sync, || self.file.sync_data())
     }
 
     /// Brings everything of the file system that holds this file to its disk.
     pub(crate) fn sync_file_system(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.file)?)
+        faults::on_file(self, Kind::SyncFileSystem, || {
+            Ok(rustix::fs::syncfs(&self.file)?)
+        })
     }
 }
 
@@ -182,16 +213,24 @@ pub(crate) fn share_lock(path: &Path) -> io::Result<Option<Option<SegmentFile>>>
 /// Writes a whole file under another name and renames it to `path`: a reader finds the old bytes or the new ones.
 pub(crate) fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     let unfinished = unfinished_name(path);
-    let written = write_unfinished(&unfinished, bytes, sync)
-        .and_then(|()| std::fs::rename(&unfinished, path));
+    faults::point_of_file("replace", path);
+    let written =
+        write_unfinished(&unfinished, bytes, sync).and_then(|()| rename(&unfinished, path));
     if let Err(error) = written {
         remove_if_present(&unfinished).ok();
         return Err(error);
     }
+    faults::point_of_file("renamed", path);
     if sync == Sync::Yes {
         sync_directory(parent(path))?;
     }
+    faults::point_of_file("replaced", path);
     Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    faults::point_of_file("written", to);
+    faults::on_path(from, Kind::Rename { to }, || std::fs::rename(from, to))
 }
 
 fn write_unfinished(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
@@ -216,7 +255,7 @@ fn parent(path: &Path) -> &Path {
 
 /// Makes created, renamed and removed names of a directory survive a power cut.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    faults::on_path(path, Kind::SyncDirectory, || File::open(path)?.sync_all())
 }
 
 /// The same for a directory and those above it, up to and with `root`.
@@ -229,7 +268,7 @@ pub(crate) fn sync_directory_and_parents(path: &Path, root: &Path) -> io::Result
 
 /// The whole file, or `None` where there is no such file.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    match faults::on_path(path, Kind::Read, || std::fs::read(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -265,12 +304,23 @@ pub(crate) fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
 
 /// Makes a directory and those above it.
 pub(crate) fn make_directories(path: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(path)
+    if !faults::is_observed() {
+        return std::fs::create_dir_all(path);
+    }
+    // Step by step: a crash may come between two of them.
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|above| !above.exists())
+        .collect();
+    for one in missing.into_iter().rev() {
+        faults::on_path(one, Kind::MakeDirectory, || std::fs::create_dir(one))?;
+    }
+    Ok(())
 }
 
 /// Removes a file; one that is missing is fine.
 pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+    match faults::on_path(path, Kind::RemoveFile, || std::fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -278,20 +328,41 @@ pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
 
 /// Removes an empty directory; does nothing when it is missing or not empty.
 pub(crate) fn remove_directory_if_empty(path: &Path) {
-    std::fs::remove_dir(path).ok();
+    faults::on_path(path, Kind::RemoveDirectory, || std::fs::remove_dir(path)).ok();
 }
 
 /// Removes a directory with all that is in it; one that is missing is fine.
 pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
+    let removed = if faults::is_observed() {
+        remove_step_by_step(path)
+    } else {
+        std::fs::remove_dir_all(path)
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
+fn remove_step_by_step(path: &Path) -> io::Result<()> {
+    let entries = std::fs::read_dir(path)?;
+    let mut inside = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<PathBuf>>>()?;
+    inside.sort();
+    for one in inside {
+        if one.is_dir() {
+            remove_step_by_step(&one)?;
+        } else {
+            remove_if_present(&one)?;
+        }
+    }
+    faults::on_path(path, Kind::RemoveDirectory, || std::fs::remove_dir(path))
+}
+
 /// Renames a file or directory; returns whether it was there.
 pub(crate) fn rename_if_present(from: &Path, to: &Path) -> io::Result<bool> {
-    match std::fs::rename(from, to) {
+    match faults::on_path(from, Kind::Rename { to }, || std::fs::rename(from, to)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -300,6 +371,9 @@ pub(crate) fn rename_if_present(from: &Path, to: &Path) -> io::Result<bool> {
 
 /// The id of this run of the kernel, if it tells.
 pub(crate) fn boot_id() -> Option<String> {
+    if let Some(id) = faults::boot_id() {
+        return Some(id);
+    }
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }

@@ -8,6 +8,7 @@ use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::DataDir;
 use crate::disk::SegmentFile;
 use crate::error::{NoRoom, StorageError, failed};
+use crate::faults;
 use crate::mmap::Slice;
 use crate::partition::{LogOptions, PartitionLog, ReadOutcome, Recovered, SegmentInfo};
 use crate::segment::Place;
@@ -247,6 +248,7 @@ impl SegmentJournal {
             cut,
         };
         self.partitions.insert(partition, log);
+        faults::point("recovery.partition");
         Ok(recovered)
     }
 

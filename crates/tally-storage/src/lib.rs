@@ -15,6 +15,7 @@
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
+//! | `faults` | for tests: who looks at those calls and spoils them, and where the process can be made to die |
 //! | `mmap` | every memory map, and all the unsafe code there is |
 
 #![deny(unsafe_code)]
@@ -23,6 +24,11 @@ mod data_dir;
 mod disk;
 mod epochs;
 mod error;
+#[cfg(feature = "faults")]
+pub mod faults;
+#[cfg(not(feature = "faults"))]
+#[path = "no_faults.rs"]
+mod faults;
 mod index;
 mod inspect;
 mod journal;
@@ -36,6 +42,7 @@ mod tail;
 
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
+pub use faults::point as fault_point;
 pub use inspect::{
     BatchAt, FileKind, Holder, Inspection, SegmentReader, file_kind, read_epochs, read_log_start,
     read_meta, read_offset_index, read_time_index,

@@ -13,6 +13,7 @@ use crate::data_dir::Trust;
 use crate::disk::{self, SegmentFile, Sync};
 use crate::epochs::Epochs;
 use crate::error::{StorageError, failed};
+use crate::faults;
 use crate::journal::Entry;
 use crate::mmap::Slice;
 use crate::recovery::{self, Cut, CutReason};
@@ -282,6 +283,7 @@ impl PartitionLog {
             .or(gap.map(|next_segment| CutReason::Gap { next_segment }));
         // Also where nothing is cut: it gives back the space that the run before had reserved.
         file.truncate(walk.size).map_err(failed("cut", &path))?;
+        faults::point("recovery.cut");
         let Some(reason) = reason else {
             walk.end = next.unwrap_or(walk.end);
             segment.adopt(&walk, place)?;
@@ -401,6 +403,7 @@ impl PartitionLog {
         self.segments.push(segment);
         self.writer = Some(Box::new(writer));
         self.rolled_at = Some(self.log_end);
+        faults::point("roll.after");
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::DataDir;
 use crate::disk::{self, SegmentFile};
 use crate::error::{StorageError, failed};
+use crate::faults;
 use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, TimeIndex, relative};
 use crate::mmap::{Mapping, Slice};
 use crate::partition::LogOptions;
@@ -280,7 +281,15 @@ impl Segment {
         max_timestamp: i64,
         options: &LogOptions,
     ) -> io::Result<()> {
+        if faults::is_due("append.torn") {
+            writer
+                .tail
+                .file()
+                .write_at(&bytes[..bytes.len() / 2], self.size)?;
+            faults::die();
+        }
         writer.tail.file().write_at(bytes, self.size)?;
+        faults::point("append.written");
         self.dirty = true;
         let interval = options.index_interval_bytes;
         if writer
@@ -349,6 +358,7 @@ impl Segment {
             if let Err(error) = disk::remove_if_present(&path) {
                 tracing::warn!(partition = %place.id, path = %path.display(), %error, "cannot remove a file");
             }
+            faults::point_of_file("removed", &path);
         }
     }
 

@@ -37,7 +37,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tally", &["tally-broker"]),
-    ("tally-testkit", &["tally-protocol"]),
+    ("tally-testkit", &["tally-protocol", "tally-storage"]),
 ];
 
 /// Crates that must not see a runtime, a socket or a terminal.

@@ -1,0 +1,80 @@
+//! Stands in for `faults` where tests can't look: everything here is nothing, and is compiled to nothing.
+
+use crate::disk::SegmentFile;
+use std::io;
+use std::path::Path;
+
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "said for observers, of which there are none")]
+pub(crate) enum Kind<'a> {
+    Open,
+    Create,
+    OpenOrCreate,
+    Write { at: u64, bytes: &'a [u8] },
+    Read,
+    Reserve { from: u64, upto: u64 },
+    Allocate { from: u64, upto: u64 },
+    Truncate { size: u64 },
+    Sync,
+    SyncFileSystem,
+    SyncDirectory,
+    MakeDirectory,
+    RemoveFile,
+    RemoveDirectory,
+    Rename { to: &'a Path },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Seen;
+
+impl Seen {
+    #[inline(always)]
+    pub(crate) fn new(_path: &Path) -> Seen {
+        Seen
+    }
+}
+
+#[inline(always)]
+pub(crate) fn on_file<T>(
+    file: &SegmentFile,
+    _kind: Kind<'_>,
+    real: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let _nobody = file.seen();
+    real()
+}
+
+#[inline(always)]
+pub(crate) fn on_path<T>(
+    _path: &Path,
+    _kind: Kind<'_>,
+    real: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    real()
+}
+
+#[inline(always)]
+pub(crate) fn is_observed() -> bool {
+    false
+}
+
+#[inline(always)]
+pub(crate) fn boot_id() -> Option<String> {
+    None
+}
+
+/// A place where a test can make the process die: nothing, without the feature `faults`.
+#[inline(always)]
+pub fn point(_name: &str) {}
+
+#[inline(always)]
+pub(crate) fn point_of_file(_what: &str, _path: &Path) {}
+
+#[inline(always)]
+pub(crate) fn is_due(_name: &str) -> bool {
+    false
+}
+
+pub(crate) fn die() -> ! {
+    unreachable!("it is never time to die")
+}

@@ -116,6 +116,22 @@ impl Corner {
         }
     }
 
+    /// The offsets of all records from the batch on that holds `from`. Apache Kafka reads one segment at a time.
+    #[track_caller]
+    pub(crate) fn offsets_from(&mut self, partition: i32, from: i64) -> Vec<i64> {
+        let topic = self.topic.clone();
+        let (mut offsets, mut next) = (Vec::new(), from);
+        loop {
+            let read = self.client.read_uncommitted(&topic, partition, next);
+            assert_eq!(read.error, 0);
+            let Some(last) = read.batches.last() else {
+                return offsets;
+            };
+            next = last.header.last_offset().0 + 1;
+            offsets.extend(read.data_offsets());
+        }
+    }
+
     /// End of partition 0.
     #[track_caller]
     pub(crate) fn end(&mut self) -> i64 {

@@ -212,6 +212,10 @@ fn check_read(corner: &mut Corner, from: i64, size: i32, history: &History) {
         .map(|(producer, first, _)| (*producer, *first))
         .collect();
     overlap.sort_by_key(|(_, first)| *first);
+    if corner.is_kafka {
+        // Its list goes up to the next entry of the index: longer than it need be.
+        told.retain(|(_, first)| *first <= last);
+    }
     assert_eq!(told, overlap, "from {from} to {last}");
 }
 

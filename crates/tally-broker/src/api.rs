@@ -6,7 +6,9 @@
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
+mod alter_configs;
 mod alter_partition_reassignments;
+mod altering;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
@@ -25,6 +27,7 @@ mod end_txn;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
@@ -50,6 +53,7 @@ pub(crate) use fetch::Sessions as FetchSessions;
 pub(crate) use init_producer_id::PlainProducerIds;
 
 use crate::config::{Address, BrokerConfig};
+use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
@@ -83,12 +87,14 @@ const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
 /// What all handlers share.
 pub(crate) struct Node {
+    /// What was given at start. What can be set at run time is in [`Metadata::config`].
     pub(crate) config: Arc<BrokerConfig>,
     /// Where clients are told to find this broker.
     pub(crate) advertised: Address,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) producer_ids: PlainProducerIds,
+    pub(crate) loggers: Loggers,
     pub(crate) fetch_sessions: FetchSessions,
 }
 
@@ -345,6 +351,8 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::DELETE_TOPICS
         | api_table::DELETE_RECORDS
         | api_table::DESCRIBE_CONFIGS
+        | api_table::ALTER_CONFIGS
+        | api_table::INCREMENTAL_ALTER_CONFIGS
         | api_table::DESCRIBE_CLUSTER => administration(node, head, body).await,
         api_table::LIST_GROUPS
         | api_table::DESCRIBE_GROUPS
@@ -456,6 +464,15 @@ async fn administration(node: &Node, head: &RequestHead, body: Bytes) -> Answer 
         }
         api_table::DESCRIBE_CONFIGS => {
             serve(head, body, async |q| describe_configs::handle(node, v, q)).await
+        }
+        api_table::ALTER_CONFIGS => {
+            serve(head, body, async |q| alter_configs::handle(node, q)).await
+        }
+        api_table::INCREMENTAL_ALTER_CONFIGS => {
+            serve(head, body, async |q| {
+                incremental_alter_configs::handle(node, q)
+            })
+            .await
         }
         api_table::DESCRIBE_CLUSTER => {
             serve(head, body, async |q| describe_cluster::handle(node, v, q)).await

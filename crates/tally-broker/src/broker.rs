@@ -2,6 +2,7 @@
 
 use crate::api::{FetchSessions, Node, PlainProducerIds};
 use crate::config::BrokerConfig;
+use crate::loggers::Loggers;
 use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
 };
@@ -104,8 +105,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Opens the data, recovers, and accepts connections. Needs a running tokio runtime.
-    pub async fn start(config: BrokerConfig) -> Result<Broker, StartError> {
+    /// Opens the data, recovers, and accepts connections. Needs a running tokio runtime. `loggers` is how the levels of the
+    /// log are changed.
+    pub async fn start(config: BrokerConfig, loggers: Loggers) -> Result<Broker, StartError> {
         let config = Arc::new(config);
         // The port first: a second broker on the same port should not touch any data.
         let listener = bind(&config.listen.to_string()).await?;
@@ -128,7 +130,9 @@ impl Broker {
             u32::try_from(shard_count + 1).unwrap_or(1) * PRODUCER_ID_BLOCK,
         )?);
         remove_orphans(stored, &data_dir, &metadata);
-        let shards = Arc::new(new_shards(shard_count, &config, &metadata, &data_dir));
+        // With what was set at run time, from here on.
+        let live = metadata.config();
+        let shards = Arc::new(new_shards(shard_count, &live, &metadata, &data_dir));
         open_partitions(&shards, &metadata)?;
         shards.recovered();
         let (stop, stopped) = watch::channel(false);
@@ -146,6 +150,7 @@ impl Broker {
             metadata: Arc::clone(&metadata),
             shards: Arc::clone(&shards),
             producer_ids: PlainProducerIds::default(),
+            loggers,
             fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         });
         tokio::spawn(listener::serve(node, listener, stopped));
@@ -335,15 +340,21 @@ pub(crate) fn partition_settings(topic: &Topic) -> PartitionSettings {
         role,
         leader_epoch: topic.leader_epoch(),
         log: log_options(topic),
-        retention: RetentionSettings {
-            delete: topic.configs.cleanup_policy.delete,
-            retention_ms: topic.configs.retention_ms,
-            retention_bytes: topic.configs.retention_bytes,
-        },
+        retention: retention_settings(topic),
     }
 }
 
-fn log_options(topic: &Topic) -> LogOptions {
+/// Which records of a topic go after a while.
+pub(crate) fn retention_settings(topic: &Topic) -> RetentionSettings {
+    RetentionSettings {
+        delete: topic.configs.cleanup_policy.delete,
+        retention_ms: topic.configs.retention_ms,
+        retention_bytes: topic.configs.retention_bytes,
+    }
+}
+
+/// How the logs of a topic are kept.
+pub(crate) fn log_options(topic: &Topic) -> LogOptions {
     let configs = &topic.configs;
     // What is in the open segment is not compacted: it is closed in time for that.
     let segment_ms = if configs.cleanup_policy.compact {

@@ -8,8 +8,10 @@
 
 mod address;
 mod describe;
+mod dynamic;
 pub mod properties;
 pub mod property;
+mod resources;
 mod topic;
 mod values;
 
@@ -19,8 +21,15 @@ use std::sync::Arc;
 
 pub use self::address::Address;
 pub use self::describe::{
-    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic,
+    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_cluster_defaults,
+    describe_resource, describe_topic,
 };
+pub use self::dynamic::{
+    Alteration, BrokerScope, CHANGEABLE, Change, ChangeError, Dynamic, Operation, change,
+    check_broker_changes, is_changeable,
+};
+pub use self::resources::ResourceKind;
+pub(crate) use self::topic::inherited;
 pub use self::topic::{
     CleanupPolicy, Overrides, TimestampType, TopicConfig, TopicConfigError, not_honoured,
 };
@@ -237,12 +246,17 @@ impl BrokerConfig {
     pub fn from_settings(
         settings: &[Setting],
     ) -> Result<(BrokerConfig, Vec<Warning>), ConfigError> {
-        let values = Values::collect(settings)?;
+        let config = BrokerConfig::checked(Values::collect(settings)?)?;
+        let warnings = warnings(&config.values);
+        Ok((config, warnings))
+    }
+
+    /// A configuration that can be used, of values that passed their rows' checks.
+    fn checked(values: Values) -> Result<BrokerConfig, ConfigError> {
         refuse_what_is_not_built(&values)?;
         let config = BrokerConfig::from_values(values)?;
         config.check_pairs()?;
-        let warnings = warnings(&config.values);
-        Ok((config, warnings))
+        Ok(config)
     }
 
     fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {

@@ -8,7 +8,9 @@
 mod api;
 mod broker;
 pub mod config;
+mod loggers;
 mod metadata;
 mod server;
 
 pub use broker::{Broker, StartError, StopError, Summary};
+pub use loggers::Loggers;

@@ -7,12 +7,13 @@
 //! - The internal topics exist from the first start and keep their partition count, on which the choice of coordinator
 //!   hangs (S-6).
 //!
-//! Keys of the store: `cluster.id`, `node.id`, `incarnation`, `features.epoch`, `producer.ids.next`, `topic/NAME` and
-//! `topic/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
+//! Keys of the store: `cluster.id`, `node.id`, `incarnation`, `features.epoch`, `producer.ids.next`, `topic/NAME`,
+//! `topic/NAME/PROPERTY` and `config/KIND/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
 
 mod names;
 mod random;
 mod record;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,12 +26,14 @@ use tally_protocol::ids::{CoordinatorEpoch, LeaderEpoch, PartitionId, TopicId};
 use tally_storage::{MetaError, MetaStore, Revision};
 
 use crate::config::properties::topic_property;
-use crate::config::{BrokerConfig, Overrides, TopicConfig, TopicConfigError};
+use crate::config::{BrokerConfig, ChangeError, Overrides, TopicConfig, TopicConfigError};
 
 pub(crate) use self::names::{NameError, check as check_topic_name};
 pub(crate) use self::random::{Random, system_random};
+pub(crate) use self::settings::{AlterError, AlterMode};
 
 use self::record::TopicRecord;
+use self::settings::Settings;
 
 /// The topic that holds committed offsets and groups.
 pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
@@ -117,6 +120,9 @@ pub(crate) enum OpenError {
         /// What was configured.
         configured: i32,
     },
+    /// What was set at run time does not go together with what is given at start.
+    #[error("with what was set at run time: {0}")]
+    Dynamic(ChangeError),
     /// A setting of a stored topic is refused now.
     #[error("topic {topic}: {error}")]
     Topic {
@@ -269,7 +275,10 @@ impl Writer {
 
 /// The metadata of the broker. Reads are short and take no part in writes; writes are durable when they return.
 pub(crate) struct Metadata {
-    config: Arc<BrokerConfig>,
+    /// What was given at start, and what has been set since.
+    settings: RwLock<Settings>,
+    /// Held while settings are changed, until the shards know: the first of the locks.
+    alteration: Mutex<()>,
     cluster_id: String,
     incarnation: i64,
     features_epoch: i64,
@@ -302,9 +311,10 @@ impl Metadata {
                 records.push((record.name.clone(), record));
             }
         }
+        let settings = Settings::read(&entries, config)?;
         let mut image = Image::default();
         for (_, record) in records {
-            image.insert(topic_of(record, &config, identity.incarnation)?);
+            image.insert(topic_of(record, &settings.config, identity.incarnation)?);
         }
         let first_producer_id = identity.next_producer_id;
         let next_producer_id = first_producer_id + i64::from(producer_ids);
@@ -321,7 +331,8 @@ impl Metadata {
         };
         writer.commit(&writes)?;
         Ok(Metadata {
-            config,
+            settings: RwLock::new(settings),
+            alteration: Mutex::new(()),
             cluster_id: identity.cluster_id,
             incarnation: identity.incarnation,
             features_epoch: identity.features_epoch,
@@ -437,7 +448,7 @@ impl Metadata {
         };
         let mut writes = Vec::new();
         record.write(&mut writes);
-        let topic = topic_with_config(record, &self.config, self.incarnation)?;
+        let topic = topic_with_config(record, &self.config(), self.incarnation)?;
         writer.commit(&writes)?;
         open(&topic);
         Ok(self.change(|image| image.insert(topic)))

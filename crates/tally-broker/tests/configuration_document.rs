@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use tally_broker::config::CHANGEABLE;
 use tally_broker::config::properties::{ALIASES, BROKER, TOPIC};
 use tally_broker::config::property::{Kind, Property, Range, Status};
 
@@ -15,7 +16,7 @@ Written from the table in `crates/tally-broker/src/config/properties.rs` by the 
 
 A property is given by `tally serve --set KEY=VALUE`; some have a flag of their own (`tally serve --help`). Names and
 defaults are those of Apache Kafka 4.3.1 unless the text says otherwise. A misspelt name is an error. A topic's property
-is given with CreateTopics; where the topic does not set it, the broker's property of the second column holds.
+is given with CreateTopics and changed at run time; where the topic does not set it, the broker's property of the second column holds.
 
 - **honoured**: it does what it says.
 - **not yet**: it is known and kept, and does nothing so far. The broker says so when it starts.
@@ -37,6 +38,7 @@ fn document() -> String {
     section(&mut text, "Broker", &kafkas);
     aliases(&mut text);
     topics(&mut text);
+    changeable(&mut text);
     ignored(&mut text);
     text
 }
@@ -96,6 +98,19 @@ fn topics(text: &mut String) {
         "\nRemoved in Kafka 4.0 and refused: `message.format.version`, `message.downconversion.enable`, \
          `message.timestamp.difference.max.ms`.",
     );
+}
+
+fn changeable(text: &mut String) {
+    line(text, "\n## Changed at run time\n");
+    line(
+        text,
+        "IncrementalAlterConfigs and AlterConfigs change every property of a topic, and these of a broker, for this broker or \
+         for all (an empty name). They hold at once and after a restart. The strongest comes first: this broker's, all \
+         brokers', what was given at start, the default. Others take a restart: they are refused (42).\n",
+    );
+    for name in CHANGEABLE {
+        line(text, &format!("- `{name}`"));
+    }
 }
 
 fn ignored(text: &mut String) {

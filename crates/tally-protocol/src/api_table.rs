@@ -69,6 +69,8 @@ pub const WRITE_TXN_MARKERS: i16 = 27;
 pub const TXN_OFFSET_COMMIT: i16 = 28;
 /// Key of DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
+/// Key of AlterConfigs.
+pub const ALTER_CONFIGS: i16 = 33;
 /// Key of DescribeLogDirs.
 pub const DESCRIBE_LOG_DIRS: i16 = 35;
 /// Key of SaslAuthenticate.
@@ -79,6 +81,8 @@ pub const CREATE_PARTITIONS: i16 = 37;
 pub const DELETE_GROUPS: i16 = 42;
 /// Key of ElectLeaders.
 pub const ELECT_LEADERS: i16 = 43;
+/// Key of IncrementalAlterConfigs.
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 /// Key of AlterPartitionReassignments.
 pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 /// Key of ListPartitionReassignments.
@@ -149,11 +153,19 @@ pub static APIS: &[Api] = &[
     api(WRITE_TXN_MARKERS, "WriteTxnMarkers", 1, 2, 1),
     api(TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
     api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
+    api(ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
     api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4, 2),
     api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
     api(CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
     api(DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
     api(ELECT_LEADERS, "ElectLeaders", 0, 2, 2),
+    api(
+        INCREMENTAL_ALTER_CONFIGS,
+        "IncrementalAlterConfigs",
+        0,
+        1,
+        1,
+    ),
     api(
         ALTER_PARTITION_REASSIGNMENTS,
         "AlterPartitionReassignments",

@@ -183,6 +183,8 @@ static TXN_OFFSET_COMMIT: &[Field] = &[
     array(&[TEXT, array(&[I32, I64, I32.since(2), TEXT])]),
 ];
 static DESCRIBE_CONFIGS: &[Field] = &[array(&[I8, TEXT, TEXTS]), I8, I8.since(3)];
+static ALTER_CONFIGS: &[Field] = &[array(&[I8, TEXT, array(&[TEXT, TEXT])]), I8];
+static INCREMENTAL_ALTER_CONFIGS: &[Field] = &[array(&[I8, TEXT, array(&[TEXT, I8, TEXT])]), I8];
 static SASL_AUTHENTICATE: &[Field] = &[BLOB];
 static DESCRIBE_CLUSTER: &[Field] = &[I8, I8.since(1), I8.since(2)];
 static DESCRIBE_GROUPS: &[Field] = &[TEXTS, I8.since(3)];
@@ -238,6 +240,8 @@ fn layout(key: i16) -> Option<&'static [Field]> {
         api::END_TXN => END_TXN,
         api::TXN_OFFSET_COMMIT => TXN_OFFSET_COMMIT,
         api::DESCRIBE_CONFIGS => DESCRIBE_CONFIGS,
+        api::ALTER_CONFIGS => ALTER_CONFIGS,
+        api::INCREMENTAL_ALTER_CONFIGS => INCREMENTAL_ALTER_CONFIGS,
         api::SASL_AUTHENTICATE => SASL_AUTHENTICATE,
         api::DESCRIBE_CLUSTER => DESCRIBE_CLUSTER,
         api::DESCRIBE_GROUPS => DESCRIBE_GROUPS,

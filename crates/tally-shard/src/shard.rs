@@ -112,6 +112,11 @@ impl Shard {
         }
     }
 
+    /// How long an idle producer is remembered from now on, milliseconds.
+    pub fn set_producer_id_expiration(&mut self, ms: u64) {
+        self.settings.producer_id_expiration_ms = ms;
+    }
+
     /// Takes a block of producer ids to hand out (I-22). What was left of the last one is skipped.
     pub fn supply_producer_ids(&mut self, ids: Range<i64>) {
         self.producer_ids = ProducerIdBlock {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tally_broker::config::{Address, BrokerConfig};
-use tally_broker::{Broker, StartError};
+use tally_broker::{Broker, Loggers, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Serve) -> ExitCode {
 }
 
 fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
-    start_log(args.log.as_deref())?;
+    let loggers = start_log(args.log.as_deref())?;
     let (config, warnings) =
         BrokerConfig::from_settings(&args.settings()).map_err(|error| error.to_string())?;
     for warning in &warnings {
@@ -53,17 +53,21 @@ fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let outcome = runtime.block_on(serve(args, config, began));
+    let outcome = runtime.block_on(serve(args, (config, loggers), began));
     // Whatever still runs (a stop that was forced) must not hold the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(args: &Serve, config: BrokerConfig, began: Instant) -> Result<u8, String> {
+async fn serve(
+    args: &Serve,
+    (config, loggers): (BrokerConfig, Loggers),
+    began: Instant,
+) -> Result<u8, String> {
     let mut stop = Stop::listen(args.exit_with_parent)
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let broker = tokio::select! {
-        started = Broker::start(config.clone()) => {
+        started = Broker::start(config.clone(), loggers) => {
             started.map_err(|error| explain(&error, &config.listen))?
         }
         // Recovery can be done again, so there is nothing to wait for.
@@ -109,23 +113,27 @@ async fn serve(args: &Serve, config: BrokerConfig, began: Instant) -> Result<u8,
     }
 }
 
-fn start_log(filter: Option<&str>) -> Result<(), String> {
-    let filter = match (filter, std::env::var("RUST_LOG")) {
-        (Some(filter), _) => {
-            EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?
-        }
-        (None, Ok(filter)) => {
-            EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG={filter}: {error}"))?
-        }
-        (None, Err(_)) => EnvFilter::new("info"),
+/// Starts the log; what is returned changes its levels while the broker runs.
+fn start_log(filter: Option<&str>) -> Result<Loggers, String> {
+    let (origin, text) = match (filter, std::env::var("RUST_LOG")) {
+        (Some(filter), _) => ("--log ", filter.to_owned()),
+        (None, Ok(filter)) => ("RUST_LOG=", filter),
+        (None, Err(_)) => ("", "info".to_owned()),
     };
-    tracing_subscriber::fmt()
+    let filter = EnvFilter::try_new(&text).map_err(|error| format!("{origin}{text}: {error}"))?;
+    let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_env_filter(filter)
+        .with_filter_reloading()
         .with_ansi(false)
-        .with_target(io::stderr().is_terminal())
-        .try_init()
-        .map_err(|error| format!("cannot start the log: {error}"))
+        .with_target(io::stderr().is_terminal());
+    let handle = log.reload_handle();
+    log.try_init()
+        .map_err(|error| format!("cannot start the log: {error}"))?;
+    Ok(Loggers::new(text, move |text| {
+        let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }))
 }
 
 /// What to tell the person: who has the port, when that is the matter.

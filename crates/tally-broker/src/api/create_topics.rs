@@ -93,7 +93,7 @@ fn one(node: &Node, wanted: &CreatableTopic, validate_only: bool) -> Result<Made
         .configs
         .iter()
         .map(|config| (config.name.as_str(), config.value.as_deref()));
-    let (_, overrides) = TopicConfig::parse(&node.config.values, settings)
+    let (_, overrides) = TopicConfig::parse(&node.metadata.config().values, settings)
         .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
     let partition_count = partition_count(node, wanted);
     if wanted.assignments.is_empty() {
@@ -208,7 +208,7 @@ fn result(
 
 /// All effective settings, by name (LR-141).
 fn configs(node: &Node, overrides: &Overrides) -> Vec<CreatableTopicConfigs> {
-    describe_topic(&node.config, overrides)
+    describe_topic(&node.metadata.config(), overrides)
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()

@@ -1,8 +1,15 @@
-//! DescribeConfigs (log-and-fetch.md 11.5) of topics and of this broker, from the property table.
+//! DescribeConfigs (log-and-fetch.md 11.5): of topics, brokers, groups and subscriptions from the table of properties, of
+//! loggers from the log.
 
 use crate::api::Node;
+use crate::api::altering::{
+    BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC, broker_scope, check_own_id, unknown_type,
+};
 use crate::api::topics::text;
-use crate::config::{ConfigEntry, describe_broker, describe_topic};
+use crate::config::{
+    BrokerScope, ConfigEntry, ConfigSource, ResourceKind, describe_broker,
+    describe_cluster_defaults, describe_resource, describe_topic, property::Kind,
+};
 use crate::metadata::CreateTopicError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -11,13 +18,6 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use std::collections::BTreeSet;
 use tally_protocol::ErrorCode;
-
-/// Resource type: a topic.
-const TOPIC: i8 = 2;
-/// Resource type: a broker.
-const BROKER: i8 = 4;
-/// Resource types that exist but have nothing to show yet: broker loggers, client metrics, groups.
-const EMPTY: [i8; 3] = [8, 16, 32];
 
 pub(crate) fn handle(
     node: &Node,
@@ -79,9 +79,17 @@ fn entries(
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
     let name = resource.resource_name.as_str();
+    let config = node.metadata.config();
+    if name.is_empty() && [GROUP, CLIENT_METRICS, BROKER_LOGGER].contains(&resource.resource_type) {
+        return Err((ErrorCode::InvalidRequest, "the name is empty".to_owned()));
+    }
+    let own = |kind: ResourceKind| {
+        let own = node.metadata.resource(kind, name);
+        describe_resource(&config, (kind.rows(), kind.source()), &own)
+    };
     match resource.resource_type {
         TOPIC => match node.metadata.topic(name) {
-            Some(topic) => Ok(describe_topic(&node.config, &topic.overrides)),
+            Some(topic) => Ok(describe_topic(&config, &topic.overrides)),
             None => Err(match node.metadata.check_new_name(name) {
                 Err(error @ CreateTopicError::Name(_)) => (error.code(), error.to_string()),
                 _ => (
@@ -90,22 +98,29 @@ fn entries(
                 ),
             }),
         },
-        // The cluster's defaults: only what was changed at run time, and nothing can be yet.
-        BROKER if name.is_empty() => Ok(Vec::new()),
-        BROKER if name.parse() == Ok(node.config.node_id) => Ok(describe_broker(&node.config)),
-        BROKER => {
-            let message = format!(
-                "broker {name} asked, this is broker {}",
-                node.config.node_id
-            );
-            Err((ErrorCode::InvalidRequest, message))
-        }
-        kind if EMPTY.contains(&kind) => Ok(Vec::new()),
-        kind => Err((
-            ErrorCode::InvalidRequest,
-            format!("resource type {kind} does not exist"),
-        )),
+        BROKER => Ok(match broker_scope(node, name)? {
+            BrokerScope::Cluster => describe_cluster_defaults(&config),
+            BrokerScope::Own => describe_broker(&config),
+        }),
+        BROKER_LOGGER => check_own_id(node, name).map(|()| loggers(node)),
+        CLIENT_METRICS => Ok(own(ResourceKind::ClientMetrics)),
+        GROUP => Ok(own(ResourceKind::Group)),
+        kind => Err(unknown_type(kind)),
     }
+}
+
+fn loggers(node: &Node) -> Vec<ConfigEntry> {
+    let entry = |(name, level): (String, &str)| ConfigEntry {
+        name,
+        value: Some(level.to_owned()),
+        kind: Kind::String,
+        source: ConfigSource::BrokerLogger,
+        read_only: false,
+        sensitive: false,
+        documentation: "",
+        synonyms: Vec::new(),
+    };
+    node.loggers.levels().into_iter().map(entry).collect()
 }
 
 fn property(entry: &ConfigEntry, shown: &Shown) -> DescribeConfigsResourceResult {

@@ -2,6 +2,7 @@
 
 use crate::api::Node;
 use crate::api::topics::text;
+use crate::config::ResourceKind;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use tally_protocol::ErrorCode;
@@ -20,11 +21,11 @@ pub(crate) fn handle(
     request: ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
     let mut response = ListConfigResourcesResponse::default();
-    // Version 0 lists subscriptions to client metrics, of which there are none.
-    if version == 0 {
-        return response;
-    }
-    let types = &request.resource_types;
+    // Version 0 lists subscriptions to client metrics.
+    let types = match version {
+        0 => &vec![CLIENT_METRICS],
+        _ => &request.resource_types,
+    };
     if types.iter().any(|kind| !LISTED.contains(kind)) {
         response.error_code = ErrorCode::UnsupportedVersion.code();
         return response;
@@ -39,8 +40,8 @@ pub(crate) fn handle(
                 topics.iter().map(|topic| topic.name.to_string()).collect()
             }
             BROKER | BROKER_LOGGER => vec![node.config.node_id.to_string()],
-            // No client metrics, no group with settings of its own.
-            _ => Vec::new(),
+            CLIENT_METRICS => node.metadata.resources(ResourceKind::ClientMetrics),
+            _ => node.metadata.resources(ResourceKind::Group),
         };
         let resources = names.iter().map(|name| {
             ConfigResource::default()

@@ -48,7 +48,7 @@ pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTop
 }
 
 /// Changes of the metadata are synced: other connections have this processor meanwhile.
-fn waiting_for_the_disk<T>(change: impl FnOnce() -> T) -> T {
+pub(crate) fn waiting_for_the_disk<T>(change: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(change),
         _ => change(),

@@ -1,12 +1,12 @@
 //! Properties as DescribeConfigs lists them: value, where it comes from, what else would have given it.
 //!
-//! From log-and-fetch rule 11.5. Nothing can be changed at run time yet, so the broker's properties are read-only; the
-//! chain of sources is then: the topic's own value, what was given at start, the default.
+//! From log-and-fetch rule 11.5. The chain of sources: the topic's or group's own value, what was set at run time for this
+//! broker, for all brokers, what was given at start, the default.
 
 use super::properties::BROKER;
 use super::property::{Kind, Property};
 use super::topic::{self, Overrides};
-use super::{BrokerConfig, Values};
+use super::{BrokerConfig, Values, is_changeable};
 
 /// Where a value comes from, by its number on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,10 +14,20 @@ use super::{BrokerConfig, Values};
 pub enum ConfigSource {
     /// The topic's own setting.
     Topic = 1,
+    /// Set at run time for this broker.
+    DynamicBroker = 2,
+    /// Set at run time for all brokers.
+    DynamicDefaultBroker = 3,
     /// Given to the broker at start.
     StaticBroker = 4,
     /// Nobody set it.
     Default = 5,
+    /// A logger's level.
+    BrokerLogger = 6,
+    /// A subscription's own setting.
+    ClientMetrics = 7,
+    /// The group's own setting.
+    Group = 8,
 }
 
 impl ConfigSource {
@@ -94,19 +104,74 @@ pub fn describe_broker(broker: &BrokerConfig) -> Vec<ConfigEntry> {
     entries
 }
 
+/// What was set at run time for all brokers, by name: what DescribeConfigs shows of the broker without a number.
+#[must_use]
+pub fn describe_cluster_defaults(broker: &BrokerConfig) -> Vec<ConfigEntry> {
+    let cluster = &broker.values.dynamic().cluster;
+    let row_of = |name: &String| super::properties::broker_property(name);
+    cluster
+        .iter()
+        .filter_map(|(name, value)| {
+            let row = row_of(name)?;
+            let value = (!row.is_sensitive()).then(|| value.clone());
+            let synonym = ConfigSynonym {
+                name: name.clone(),
+                value: value.clone(),
+                source: ConfigSource::DynamicDefaultBroker,
+            };
+            Some(ConfigEntry {
+                name: name.clone(),
+                value,
+                kind: row.kind,
+                source: ConfigSource::DynamicDefaultBroker,
+                read_only: !is_changeable(name),
+                sensitive: row.is_sensitive(),
+                documentation: row.text,
+                synonyms: vec![synonym],
+            })
+        })
+        .collect()
+}
+
+/// The properties of a group or of a subscription to client metrics, by name.
+#[must_use]
+pub fn describe_resource(
+    broker: &BrokerConfig,
+    (rows, source): (&'static [Property], ConfigSource),
+    own: &Overrides,
+) -> Vec<ConfigEntry> {
+    let entry = |row| own_entry(row, &broker.values, own, source);
+    rows.iter().map(entry).collect()
+}
+
 fn topic_entry(row: &'static Property, broker: &Values, overrides: &Overrides) -> ConfigEntry {
-    let own = overrides.get(row.name);
-    let mut synonyms: Vec<ConfigSynonym> = Vec::new();
-    synonyms.extend(own.map(|value| ConfigSynonym {
-        name: row.name.to_owned(),
-        value: Some(value.clone()),
-        source: ConfigSource::Topic,
-    }));
-    for name in row.synonyms {
-        synonyms.extend(broker_synonyms(name, broker));
-    }
-    // Given values are stronger than defaults, whichever name they were given by.
-    synonyms.sort_by_key(|synonym| synonym.source.code());
+    own_entry(row, broker, overrides, ConfigSource::Topic)
+}
+
+/// A property that may be set for the thing itself, over the broker's.
+fn own_entry(
+    row: &'static Property,
+    broker: &Values,
+    own: &Overrides,
+    own_source: ConfigSource,
+) -> ConfigEntry {
+    let own = own.get(row.name);
+    let mut inherited: Vec<ConfigSynonym> = row
+        .synonyms
+        .iter()
+        .flat_map(|name| broker_synonyms(name, broker))
+        .collect();
+    // Set values are stronger than defaults, whichever name they were set by.
+    inherited.sort_by_key(|synonym| synonym.source.code());
+    let synonyms: Vec<ConfigSynonym> = own
+        .map(|value| ConfigSynonym {
+            name: row.name.to_owned(),
+            value: Some(value.clone()),
+            source: own_source,
+        })
+        .into_iter()
+        .chain(inherited)
+        .collect();
     let source = synonyms
         .first()
         .map_or(ConfigSource::Default, |synonym| synonym.source);
@@ -126,42 +191,50 @@ fn broker_entry(row: &'static Property, name: &str, broker: &Values) -> ConfigEn
     // Under a prefix any name may be a secret: what has no row of its own is not shown.
     let sensitive = row.is_sensitive() || row.name.ends_with('*');
     let hide = |value: &str| (!sensitive).then(|| value.to_owned());
-    let given = broker.given_text(name);
+    let synonyms: Vec<ConfigSynonym> = broker_synonyms(name, broker)
+        .map(|synonym| ConfigSynonym {
+            value: synonym.value.as_deref().and_then(hide),
+            ..synonym
+        })
+        .collect();
     ConfigEntry {
         name: name.to_owned(),
         value: broker.text(name).and_then(hide),
         kind: row.kind,
-        source: match given {
-            Some(_) => ConfigSource::StaticBroker,
-            None => ConfigSource::Default,
-        },
-        read_only: true,
+        source: synonyms
+            .first()
+            .map_or(ConfigSource::Default, |synonym| synonym.source),
+        read_only: !is_changeable(name),
         sensitive,
         documentation: row.text,
-        synonyms: broker_synonyms(name, broker)
-            .map(|synonym| ConfigSynonym {
-                value: synonym.value.as_deref().and_then(hide),
-                ..synonym
-            })
-            .collect(),
+        synonyms,
     }
 }
 
-/// What was given for a broker's property, then its default.
+/// What was set for a broker's property, the strongest first, then its default.
 fn broker_synonyms(name: &str, broker: &Values) -> impl Iterator<Item = ConfigSynonym> {
-    let given = broker.given_text(name).map(|value| ConfigSynonym {
-        name: name.to_owned(),
-        value: Some(value.to_owned()),
-        source: ConfigSource::StaticBroker,
-    });
-    let default = super::properties::broker_property(name)
-        .and_then(|row| row.default)
-        .map(|value| ConfigSynonym {
+    let dynamic = broker.dynamic();
+    let default = super::properties::broker_property(name).and_then(|row| row.default);
+    [
+        (
+            dynamic.own.get(name).map(String::as_str),
+            ConfigSource::DynamicBroker,
+        ),
+        (
+            dynamic.cluster.get(name).map(String::as_str),
+            ConfigSource::DynamicDefaultBroker,
+        ),
+        (broker.given_text(name), ConfigSource::StaticBroker),
+        (default, ConfigSource::Default),
+    ]
+    .into_iter()
+    .filter_map(|(value, source)| {
+        Some(ConfigSynonym {
             name: name.to_owned(),
-            value: Some(value.to_owned()),
-            source: ConfigSource::Default,
-        });
-    given.into_iter().chain(default)
+            value: Some(value?.to_owned()),
+            source,
+        })
+    })
 }
 
 #[cfg(test)]

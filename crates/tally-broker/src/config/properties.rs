@@ -506,6 +506,34 @@ pub const TOPIC: &[Property] = properties! {
     "unclean.leader.election.enable": Boolean <- ["unclean.leader.election.enable"], Any, ignored; "There are no elections on one node."
 };
 
+/// The properties of a subscription to client metrics, by name.
+pub const CLIENT_METRICS: &[Property] = properties! {
+    "interval.ms": Int = "300000", Between(100, 3_600_000), ignored; "How often clients push, in milliseconds. Client telemetry is not offered."
+    "match": List = "", Any, ignored; "Which clients push, as NAME=PATTERN,... Client telemetry is not offered."
+    "metrics": List = "", Any, ignored; "Prefixes of the metrics wanted. Client telemetry is not offered."
+};
+
+/// The properties of a group, by name.
+pub const GROUP: &[Property] = properties! {
+    "consumer.assignment.interval.ms": Int <- ["group.consumer.assignment.interval.ms"], at_least(0), not_yet; "Shortest time between two assignments of a consumer group, in milliseconds."
+    "consumer.heartbeat.interval.ms": Int <- ["group.consumer.heartbeat.interval.ms"], at_least(1), not_yet; "How often members of a consumer group report, in milliseconds."
+    "consumer.session.timeout.ms": Int <- ["group.consumer.session.timeout.ms"], at_least(1), not_yet; "When a silent member of a consumer group is taken for gone, in milliseconds."
+    "share.assignment.interval.ms": Int <- ["group.share.assignment.interval.ms"], at_least(0), ignored; "For share groups, which Tally does not have."
+    "share.auto.offset.reset": String = "latest", Any, ignored; "For share groups, which Tally does not have."
+    "share.delivery.count.limit": Int <- ["group.share.delivery.count.limit"], at_least(2), ignored; "For share groups, which Tally does not have."
+    "share.heartbeat.interval.ms": Int <- ["group.share.heartbeat.interval.ms"], at_least(1), ignored; "For share groups, which Tally does not have."
+    "share.isolation.level": String = "read_uncommitted", OneOf(&["read_committed", "read_uncommitted"]), ignored; "For share groups, which Tally does not have."
+    "share.partition.max.record.locks": Int <- ["group.share.partition.max.record.locks"], at_least(100), ignored; "For share groups, which Tally does not have."
+    "share.record.lock.duration.ms": Int <- ["group.share.record.lock.duration.ms"], at_least(1000), ignored; "For share groups, which Tally does not have."
+    "share.renew.acknowledge.enable": Boolean = "true", Any, ignored; "For share groups, which Tally does not have."
+    "share.session.timeout.ms": Int <- ["group.share.session.timeout.ms"], at_least(1), ignored; "For share groups, which Tally does not have."
+    "streams.assignment.interval.ms": Int <- ["group.streams.assignment.interval.ms"], at_least(0), ignored; "For the streams group protocol, which Tally does not have."
+    "streams.heartbeat.interval.ms": Int <- ["group.streams.heartbeat.interval.ms"], at_least(1), ignored; "For the streams group protocol, which Tally does not have."
+    "streams.initial.rebalance.delay.ms": Int <- ["group.streams.initial.rebalance.delay.ms"], at_least(0), ignored; "For the streams group protocol, which Tally does not have."
+    "streams.num.standby.replicas": Int <- ["group.streams.num.standby.replicas"], at_least(0), ignored; "For the streams group protocol, which Tally does not have."
+    "streams.session.timeout.ms": Int <- ["group.streams.session.timeout.ms"], at_least(1), ignored; "For the streams group protocol, which Tally does not have."
+};
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -514,7 +542,7 @@ mod tests {
 
     #[test]
     fn every_row_is_there_once_and_its_default_is_valid() {
-        for table in [BROKER, TOPIC] {
+        for table in [BROKER, TOPIC, CLIENT_METRICS, GROUP] {
             let mut seen = BTreeSet::new();
             for row in table {
                 assert!(seen.insert(row.name), "{} has two rows", row.name);
@@ -528,7 +556,7 @@ mod tests {
 
     #[test]
     fn synonyms_and_aliases_are_rows() {
-        for row in TOPIC {
+        for row in TOPIC.iter().chain(CLIENT_METRICS).chain(GROUP) {
             let hidden = row.name.starts_with("internal.");
             assert_eq!(
                 row.default.is_none(),

@@ -210,11 +210,11 @@ pub(super) fn shown() -> impl Iterator<Item = &'static Property> {
 
 /// The value of a topic's property that the topic does not set: the strongest broker property that was given, else the
 /// default of the last one that has any; hours and minutes become milliseconds.
-pub(super) fn inherited(row: &Property, broker: &Values) -> Option<String> {
+pub(crate) fn inherited(row: &Property, broker: &Values) -> Option<String> {
     let given = row
         .synonyms
         .iter()
-        .find_map(|name| broker.given_text(name).map(|value| (*name, value)));
+        .find_map(|name| broker.set_text(name).map(|value| (*name, value)));
     let default = || {
         row.synonyms
             .iter()

@@ -1,4 +1,4 @@
-//! The properties as texts: which were given, and what holds for the others.
+//! The properties as texts: which were set at run time or given at start, and what holds for the others.
 //!
 //! Invariant: every name is a row of the table (or stands under one of its prefixes) and every value passed its check,
 //! so the typed getters cannot fail.
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::properties::{ALIASES, broker_property, similar_broker_property};
 use super::property::parse_boolean;
-use super::{ConfigError, Setting};
+use super::{ConfigError, Dynamic, Setting};
 
 /// What was given for one property.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,10 +18,11 @@ struct Given {
     origin: String,
 }
 
-/// The broker's properties by name, those that were given and the defaults.
+/// The broker's properties by name: those changed at run time, those given at start, and the defaults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Values {
     given: BTreeMap<String, Given>,
+    dynamic: Dynamic,
 }
 
 impl Values {
@@ -47,22 +48,47 @@ impl Values {
                 }
             }
         }
-        Ok(Values { given })
+        Ok(Values {
+            given,
+            dynamic: Dynamic::default(),
+        })
     }
 
-    /// The value of a property, given or default.
-    #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
-        match self.given.get(name) {
-            Some(given) => Some(&given.value),
-            None => broker_property(name).and_then(|row| row.default),
+    /// The same with other settings of the run time over it, each checked by its row already.
+    pub(super) fn with_dynamic(&self, dynamic: Dynamic) -> Values {
+        Values {
+            given: self.given.clone(),
+            dynamic,
         }
     }
 
-    /// The value that was given for a property, if one was.
+    /// The value of a property, set or default.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.set_text(name)
+            .or_else(|| broker_property(name).and_then(|row| row.default))
+    }
+
+    /// The value that was set for a property, if one was: at run time for this broker, for all brokers, at start.
+    #[must_use]
+    pub fn set_text(&self, name: &str) -> Option<&str> {
+        let dynamic = self.dynamic.own.get(name);
+        dynamic
+            .or_else(|| self.dynamic.cluster.get(name))
+            .map(String::as_str)
+            .or_else(|| self.given_text(name))
+    }
+
+    /// The value that was given for a property at start, if one was.
     #[must_use]
     pub fn given_text(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(|given| given.value.as_str())
+    }
+
+    /// What was set at run time.
+    #[must_use]
+    pub fn dynamic(&self) -> &Dynamic {
+        &self.dynamic
     }
 
     /// What was given, by name: (name, value).
@@ -104,10 +130,16 @@ impl Values {
     /// The error for a value that passed its row's check and still cannot be used.
     pub(super) fn invalid(&self, name: &str, reason: String) -> ConfigError {
         let given = self.given.get(name);
+        let is_dynamic = self.set_text(name) != self.given_text(name);
         ConfigError::Invalid {
             name: given.map_or(name, |given| &given.name).to_owned(),
             value: self.text(name).unwrap_or_default().to_owned(),
-            origin: given.map_or("default", |given| &given.origin).to_owned(),
+            origin: match given {
+                _ if is_dynamic => "set at run time",
+                Some(given) => &given.origin,
+                None => "default",
+            }
+            .to_owned(),
             reason,
         }
     }

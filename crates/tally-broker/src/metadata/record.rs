@@ -119,7 +119,7 @@ pub(super) fn number(
     }
 }
 
-fn unreadable(key: &str, value: &str) -> OpenError {
+pub(super) fn unreadable(key: &str, value: &str) -> OpenError {
     OpenError::Unreadable {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -130,7 +130,7 @@ fn topic_key(name: &str) -> String {
     format!("{TOPIC_PREFIX}{name}")
 }
 
-fn setting_key(name: &str, property: &str) -> String {
+pub(super) fn setting_key(name: &str, property: &str) -> String {
     format!("{TOPIC_PREFIX}{name}/{property}")
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Connections served at once, whatever `max.connections` says: each costs a file descriptor and a buffer.
 const CONNECTIONS_MAX: usize = 100_000;
@@ -15,8 +15,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Accepts until `stop` changes.
 pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let limit = node.config.max_connections.min(CONNECTIONS_MAX);
-    let slots = Arc::new(Semaphore::new(limit));
+    // As many as there are connections, and one.
+    let open = Arc::new(());
     // Numbered in accept order, from 1 (B-2).
     let numbers = AtomicU64::new(1);
     loop {
@@ -26,10 +26,13 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                // The limit may be changed at run time; who is there already may stay.
+                let limit = node.metadata.config().max_connections.min(CONNECTIONS_MAX);
+                if Arc::strong_count(&open) > limit {
                     tracing::warn!(%peer, limit, "connection refused: too many connections");
                     continue;
-                };
+                }
+                let slot = Arc::clone(&open);
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
                 let node = Arc::clone(&node);
                 let stop = stop.clone();

@@ -174,6 +174,13 @@ impl Shards {
         });
     }
 
+    /// Changes how long every shard remembers idle producers.
+    pub(crate) fn set_producer_id_expiration(&self, ms: u64) {
+        for index in 0..self.owners.len() {
+            self.run(index, |shard, _, _| shard.set_producer_id_expiration(ms));
+        }
+    }
+
     /// The bell of a connection's fetches: rings when one of them should look again.
     pub(crate) fn register_waiter(&self, waiter: WaiterId) -> Arc<Notify> {
         let bell = Arc::new(Notify::new());

@@ -60,6 +60,8 @@ read_by_the_crate! {
     END_TXN => messages::EndTxnRequest,
     TXN_OFFSET_COMMIT => messages::TxnOffsetCommitRequest,
     DESCRIBE_CONFIGS => messages::DescribeConfigsRequest,
+    ALTER_CONFIGS => messages::AlterConfigsRequest,
+    INCREMENTAL_ALTER_CONFIGS => messages::IncrementalAlterConfigsRequest,
     SASL_AUTHENTICATE => messages::SaslAuthenticateRequest,
     DESCRIBE_CLUSTER => messages::DescribeClusterRequest,
     DESCRIBE_GROUPS => messages::DescribeGroupsRequest,

@@ -1,6 +1,8 @@
 //! Every description against the codec crate: default and populated requests of every served version, hostile counts,
 //! truncation, random bytes.
 
+mod administration;
+
 use super::*;
 use crate::api_table::{API_VERSIONS as API_VERSIONS_KEY, APIS, FETCH, PRODUCE};
 use crate::request::FromBody;
@@ -487,6 +489,8 @@ fn populated(key: i16, version: i16) -> Vec<u8> {
         ),
         api::TXN_OFFSET_COMMIT => encoded(&txn_offset_commit(version), version),
         api::DESCRIBE_CONFIGS => encoded(&describe_configs(), version),
+        api::ALTER_CONFIGS => administration::alter_configs(version),
+        api::INCREMENTAL_ALTER_CONFIGS => administration::incremental_alter_configs(version),
         api::SASL_AUTHENTICATE => encoded(
             &with(|r: &mut SaslAuthenticateRequest| r.auth_bytes = Bytes::from_static(b"token")),
             version,
@@ -612,6 +616,8 @@ macro_rules! by_key {
             api::END_TXN => $call!(EndTxnRequest),
             api::TXN_OFFSET_COMMIT => $call!(TxnOffsetCommitRequest),
             api::DESCRIBE_CONFIGS => $call!(DescribeConfigsRequest),
+            api::ALTER_CONFIGS => $call!(AlterConfigsRequest),
+            api::INCREMENTAL_ALTER_CONFIGS => $call!(IncrementalAlterConfigsRequest),
             api::SASL_AUTHENTICATE => $call!(SaslAuthenticateRequest),
             api::DESCRIBE_CLUSTER => $call!(DescribeClusterRequest),
             api::DESCRIBE_GROUPS => $call!(DescribeGroupsRequest),

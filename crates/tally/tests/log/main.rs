@@ -3,6 +3,7 @@
 
 mod admin;
 mod apis;
+mod configs;
 mod connections;
 mod corner;
 mod fetch;

@@ -38,16 +38,6 @@ pub enum StartError {
     /// The metadata can't be read or written.
     #[error("metadata: {0}")]
     Metadata(String),
-    /// The log of a partition can't be opened.
-    #[error("partition {index} of topic {topic}: {source}")]
-    Partition {
-        /// The topic.
-        topic: String,
-        /// The partition's number.
-        index: i32,
-        /// What went wrong.
-        source: StorageError,
-    },
     /// An address can't be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -133,7 +123,7 @@ impl Broker {
         // With what was set at run time, from here on.
         let live = metadata.config();
         let shards = Arc::new(new_shards(shard_count, &live, &metadata, &data_dir));
-        open_partitions(&shards, &metadata)?;
+        open_partitions(&shards, &metadata);
         shards.recovered();
         let (stop, stopped) = watch::channel(false);
         let ready = Arc::new(AtomicBool::new(false));
@@ -312,21 +302,24 @@ fn remove_orphans(stored: Vec<PartitionId>, data_dir: &Arc<DataDir>, metadata: &
     }
 }
 
-/// Opens every partition of every topic.
-fn open_partitions(shards: &Shards, metadata: &Metadata) -> Result<(), StartError> {
+/// Opens every partition of every topic. One that can't be opened answers with a storage error; the others serve.
+fn open_partitions(shards: &Shards, metadata: &Metadata) {
+    let mut unopened = 0;
     for topic in metadata.topics() {
         let settings = partition_settings(&topic);
         for id in topic.partition_ids() {
-            shards
-                .open(id, settings)
-                .map_err(|source| StartError::Partition {
-                    topic: topic.name.to_string(),
-                    index: id.index,
-                    source,
-                })?;
+            if let Err(error) = shards.open(id, settings) {
+                unopened += 1;
+                tracing::error!(topic = %topic.name, partition = %id, %error, "partition not opened: it answers KAFKA_STORAGE_ERROR");
+            }
         }
     }
-    Ok(())
+    if unopened > 0 {
+        tracing::error!(
+            unopened,
+            "the broker starts without these partitions; nothing of their files was removed"
+        );
+    }
 }
 
 /// How the partitions of a topic are opened.

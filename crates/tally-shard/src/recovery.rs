@@ -40,9 +40,17 @@ pub(crate) fn open(
             (ProducerStates::new(shard.seed), recovered.log_start)
         }
     };
-    let from = from.max(recovered.log_start);
-    let aborted = replay(journal, id, from, &mut producers, &mut hosted, now)?;
+    let snapshot = from;
+    let mut from = from.max(recovered.log_start);
+    let mut aborted = replay(journal, id, from, &mut producers, &mut hosted, now)?;
     journal.truncate_transaction_rows(id, from, AbortedTransaction::last_offset_of)?;
+    if from > recovered.log_start && !journal.transaction_rows_are_intact(id, snapshot) {
+        tracing::error!(partition = %id, "the rows of aborted transactions are damaged: made anew from the log");
+        from = recovered.log_start;
+        aborted = all_aborted(journal, id, from, shard, now)?;
+        // Nothing that they say is believed: all of them go.
+        journal.truncate_transaction_rows(id, from, |_| Offset(i64::MAX))?;
+    }
     for row in aborted {
         journal.append_transaction_row(id, row.last_offset, &row.encode())?;
     }
@@ -51,6 +59,26 @@ pub(crate) fn open(
         partition.write_snapshot(journal, recovered.log_end);
     }
     Ok((partition, recovered.cut))
+}
+
+/// The aborted transactions of the whole log. What the snapshot knows of producers is not touched: it knows more than the
+/// log, of which the beginning may be gone (D-10).
+fn all_aborted(
+    journal: &SegmentJournal,
+    id: PartitionId,
+    log_start: Offset,
+    shard: &ShardSettings,
+    now: Now,
+) -> Result<Vec<AbortedTransaction>, StorageError> {
+    let mut producers = ProducerStates::new(shard.seed);
+    replay(
+        journal,
+        id,
+        log_start,
+        &mut producers,
+        &mut Hosted::Nothing,
+        now,
+    )
 }
 
 /// The newest snapshot at or below the log end that can be read, else nothing from the log start (P-61, P-62).

@@ -50,6 +50,8 @@ pub struct Shard {
     settings: ShardSettings,
     journal: SegmentJournal,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// Partitions that are there and could not be opened: they answer 56 until the next start, the others serve.
+    unopened: BTreeSet<PartitionId>,
     waiting: Waiting,
     producer_ids: ProducerIdBlock,
     deadlines: BTreeSet<(u64, PartitionId)>,
@@ -67,6 +69,7 @@ impl Shard {
             settings,
             journal,
             partitions: BTreeMap::new(),
+            unopened: BTreeSet::new(),
             waiting: Waiting::default(),
             producer_ids: ProducerIdBlock { next: 0, end: 0 },
             deadlines: BTreeSet::new(),
@@ -76,7 +79,8 @@ impl Shard {
         }
     }
 
-    /// Opens a partition: recovery, replay. Returns what had to be cut.
+    /// Opens a partition: recovery, replay. What had to be cut is left in the outbox. A partition that can't be opened is
+    /// kept in mind: it is not unknown, it has a storage error (56).
     pub fn open(
         &mut self,
         now: Now,
@@ -84,8 +88,17 @@ impl Shard {
         settings: PartitionSettings,
         outbox: &mut Outbox,
     ) -> Result<(), StorageError> {
-        let (partition, cut) =
-            recovery::open(&mut self.journal, id, settings, &self.settings, now)?;
+        let opened = recovery::open(&mut self.journal, id, settings, &self.settings, now);
+        let (partition, cut) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.journal.forget_partition(id);
+                self.partitions.remove(&id);
+                self.unopened.insert(id);
+                return Err(error);
+            }
+        };
+        self.unopened.remove(&id);
         outbox.cuts.extend(cut.map(|cut| (id, cut)));
         self.partitions.insert(id, partition);
         Ok(())
@@ -203,7 +216,7 @@ impl Shard {
             ShardMessage::Read { request, to } => {
                 let outcome = match self.partitions.get_mut(&id) {
                     Some(partition) => partition.read(&self.journal, &request),
-                    None => Err(ErrorCode::UnknownTopicOrPartition),
+                    None => Err(self.absent(id)),
                 };
                 self.reply(to, ShardReply::Read(outcome));
             }
@@ -392,9 +405,17 @@ impl Shard {
     }
 
     fn partition(&mut self, id: PartitionId) -> Result<&mut Partition, ErrorCode> {
-        self.partitions
-            .get_mut(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)
+        let absent = self.absent(id);
+        self.partitions.get_mut(&id).ok_or(absent)
+    }
+
+    /// The code for a partition that is not open here.
+    fn absent(&self, id: PartitionId) -> ErrorCode {
+        if self.unopened.contains(&id) {
+            ErrorCode::KafkaStorageError
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        }
     }
 
     /// A reply waits for everything it could have seen.
@@ -457,6 +478,7 @@ impl Shard {
         if let Some(mut partition) = self.partitions.remove(&id) {
             outbox.wakes.extend(partition.take_waiters());
         }
+        self.unopened.remove(&id);
         self.deadlines.retain(|(_, other)| *other != id);
         if let Err(error) = self.journal.delete_partition(id) {
             tracing::error!(partition = %id, %error, "files of a deleted partition remain");

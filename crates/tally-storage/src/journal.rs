@@ -269,6 +269,11 @@ impl SegmentJournal {
         }
     }
 
+    /// Closes a partition and leaves its files as they are: it could be opened, what is in it makes no sense.
+    pub fn forget_partition(&mut self, partition: PartitionId) {
+        self.partitions.remove(&partition);
+    }
+
     /// Closes a partition and removes its files. Slices of it stay readable.
     pub fn delete_partition(&mut self, partition: PartitionId) -> Result<(), StorageError> {
         self.partitions.remove(&partition);
@@ -326,6 +331,14 @@ impl SegmentJournal {
         Ok(())
     }
 
+    /// Whether the rows of aborted transactions are what they were when a snapshot was written; rows above it have been
+    /// dropped before. If not, all of them have to be made again from the log.
+    #[must_use]
+    pub fn transaction_rows_are_intact(&self, partition: PartitionId, snapshot: Offset) -> bool {
+        self.log(partition)
+            .is_ok_and(|log| log.rows_are_intact(snapshot))
+    }
+
     /// Drops the rows whose last offset is `from` or higher: a replay from there makes them again (P-64).
     pub fn truncate_transaction_rows(
         &mut self,
@@ -363,8 +376,8 @@ impl SegmentJournal {
         log.read(self.place(partition), (from, upto), max_bytes, first_whole)
     }
 
-    /// Shows every batch from the one that holds `from`, or from the log start if that is higher: replay. Checksums are
-    /// not looked at again.
+    /// Shows every batch from the one that holds `from`, or from the log start if that is higher: replay. Each is checked
+    /// again: an error if one of them is not what was written.
     pub fn visit_batches(
         &self,
         partition: PartitionId,
@@ -372,7 +385,7 @@ impl SegmentJournal {
         visit: &mut dyn FnMut(BatchView<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let log = self.log(partition)?;
-        log.visit_batches(self.place(partition), from, visit)
+        log.visit_checked_batches(self.place(partition), from, visit)
     }
 
     /// The first batch that may hold a record of `timestamp_ms` or later; none if it begins at `upto` or later (LR-92).

@@ -5,9 +5,11 @@
 //! come with the first append.
 
 mod hand_over;
+mod row_sums;
 
 use self::hand_over::Handed;
 pub(crate) use self::hand_over::Range;
+use self::row_sums::RowSum;
 use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::Trust;
 use crate::disk::{self, SegmentFile, Sync};
@@ -113,6 +115,7 @@ pub(crate) struct PartitionLog {
     epochs_unsaved: bool,
     /// Oldest first.
     snapshots: Vec<Offset>,
+    row_sums: Vec<RowSum>,
     /// The last segment began here, which nobody has been told.
     rolled_at: Option<Offset>,
     /// What was handed over to be synced, with durability `commit` and `always`.
@@ -179,6 +182,7 @@ impl PartitionLog {
             epochs: Epochs::default(),
             epochs_unsaved: false,
             snapshots: Vec::new(),
+            row_sums: Vec::new(),
             rolled_at: None,
             handed: Handed::default(),
         }
@@ -213,6 +217,7 @@ impl PartitionLog {
         }
         log.drop_segments_below(place, log.log_start);
         log.recover_epochs(place, &seen)?;
+        log.load_row_sums(place)?;
         log.snapshots = listing.snapshots.into_iter().collect();
         while log.snapshots.last().is_some_and(|at| *at > log.log_end) {
             let beyond = log.snapshots[log.snapshots.len() - 1];
@@ -504,8 +509,45 @@ impl PartitionLog {
         Ok(outcome)
     }
 
-    /// Shows every batch from the one that holds `from`, in order.
-    pub(crate) fn visit_batches(
+    /// Shows every batch from the one that holds `from`, in order. Each is checked as in a walk: what is made of them is
+    /// believed, and a closed segment was perhaps last looked at long ago.
+    pub(crate) fn visit_checked_batches(
+        &self,
+        place: Place<'_>,
+        from: Offset,
+        visit: &mut dyn FnMut(BatchView<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let mut expected = None;
+        let mut damage = None;
+        self.visit_batches(place, from, &mut |batch| {
+            let header = batch.header();
+            let follows = expected.is_none_or(|end| {
+                header.base_offset == end || (self.options.compacted && header.base_offset > end)
+            });
+            let checked = batch.check_crc().map_err(|error| error.to_string());
+            let checked = checked.and_then(|()| {
+                follows
+                    .then_some(())
+                    .ok_or_else(|| "it does not follow the one before".to_owned())
+            });
+            if let Err(reason) = checked {
+                damage = Some((header.base_offset, reason));
+                return ControlFlow::Break(());
+            }
+            expected = Some(header.last_offset().next());
+            visit(batch)
+        })?;
+        damage.map_or(Ok(()), |(offset, reason)| {
+            let segment = &self.segments[self.segment_of(expected.unwrap_or(from))];
+            Err(StorageError::Corrupt {
+                path: place.file(segment.base, LOG),
+                reason: format!("the batch that says it begins at offset {offset}: {reason}"),
+            })
+        })
+    }
+
+    /// Shows every batch from the one that holds `from`, in order. Checksums are not looked at.
+    fn visit_batches(
         &self,
         place: Place<'_>,
         from: Offset,
@@ -677,9 +719,12 @@ impl PartitionLog {
     fn drop_segments_below(&mut self, place: Place<'_>, offset: Offset) {
         let ends = self.segments.iter().skip(1).map(|next| next.base);
         let below = ends.take_while(|end| *end <= offset).count();
+        let mut rows = 0;
         for segment in self.segments.drain(..below) {
+            rows += segment.rows().count();
             segment.remove(place);
         }
+        self.forget_rows(place, rows);
     }
 
     /// Writes a snapshot that is valid at `at`, and drops those that it makes useless.
@@ -697,6 +742,8 @@ impl PartitionLog {
             let path = place.file(segment.base, TXN_INDEX);
             segment.sync_rows(place).map_err(failed("write", path))?;
         }
+        self.sum_rows(place, at)
+            .map_err(failed("write the row sums of", place.directory()))?;
         let path = place.file(at, SNAPSHOT);
         disk::replace(&path, bytes, Sync::No).map_err(failed("write", &path))?;
         if let Err(position) = self.snapshots.binary_search(&at) {

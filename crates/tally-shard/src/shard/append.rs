@@ -50,15 +50,14 @@ impl Shard {
         batch: BytesMut,
         guard: Option<Guard>,
     ) -> Result<AppendOutcome, ErrorCode> {
+        let absent = self.absent(id);
         let Shard {
             journal,
             partitions,
             waiting,
             ..
         } = self;
-        let partition = partitions
-            .get_mut(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = partitions.get_mut(&id).ok_or(absent)?;
         let header = batch::parse_header(&batch).map_err(|_| ErrorCode::CorruptMessage)?;
         if header.has_producer() {
             match partition.producers.check(&header, guard) {

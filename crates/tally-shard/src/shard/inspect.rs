@@ -31,7 +31,7 @@ impl Shard {
             }
             Inspection::SizeBytes => {
                 if !self.partitions.contains_key(&id) {
-                    return Err(ErrorCode::UnknownTopicOrPartition);
+                    return Err(self.absent(id));
                 }
                 Inspected::SizeBytes(self.journal.size_bytes(id))
             }

@@ -13,10 +13,7 @@ impl Shard {
         isolation: Isolation,
         current_leader_epoch: LeaderEpoch,
     ) -> Result<OffsetLookup, ErrorCode> {
-        let partition = self
-            .partitions
-            .get(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = self.partitions.get(&id).ok_or_else(|| self.absent(id))?;
         partition.check_leader_epoch(current_leader_epoch)?;
         let log_start = self.journal.log_start(id);
         let upper = match isolation {
@@ -89,10 +86,7 @@ impl Shard {
         epoch: LeaderEpoch,
         current_leader_epoch: LeaderEpoch,
     ) -> Result<EpochEnd, ErrorCode> {
-        let partition = self
-            .partitions
-            .get(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = self.partitions.get(&id).ok_or_else(|| self.absent(id))?;
         partition.check_leader_epoch(current_leader_epoch)?;
         Ok(partition.epoch_end(&self.journal, epoch))
     }
@@ -104,10 +98,8 @@ impl Shard {
         before: Option<Offset>,
         outbox: &mut Outbox,
     ) -> Result<Offset, ErrorCode> {
-        let partition = self
-            .partitions
-            .get_mut(&id)
-            .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let absent = self.absent(id);
+        let partition = self.partitions.get_mut(&id).ok_or(absent)?;
         let log_start = self.journal.log_start(id);
         let before = before.unwrap_or(partition.high_watermark);
         if before < Offset::ZERO || before > partition.high_watermark {

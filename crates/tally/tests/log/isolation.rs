@@ -3,7 +3,7 @@
 use crate::corner::{Corner, PROGRAM};
 use kafka_protocol::messages::{FetchRequest, InitProducerIdRequest};
 use tally_testkit::batches::Batch;
-use tally_testkit::broker::{Broker, offsets_of_files};
+use tally_testkit::broker::{Broker, offset_file, offsets_of_files};
 use tally_testkit::client::{Client, FetchCall, ProduceCall, Producer, transactional_id, unique};
 use tally_testkit::waiting::wait_until;
 
@@ -251,4 +251,46 @@ fn l60_readers_wake_when_their_own_end_moves() {
     let read = committed.fetched(12, &response, &topic, 0);
     assert_eq!(read.data_offsets(), [0, 1]);
     assert_eq!(read.last_stable_offset, 3);
+}
+
+#[test]
+fn f9_damaged_rows_of_aborted_transactions_are_made_again() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut corner = Corner::at(broker.address(), 3, &[]);
+    if corner.is_kafka {
+        return; // Its rows have no checksum.
+    }
+    let topic = corner.topic.clone();
+    let mut rows = Vec::new();
+    for partition in 0..3 {
+        let mut writer = Transactional::new(&mut corner);
+        corner
+            .client
+            .add_partitions(3, &writer.id, writer.producer, &[(&topic, partition)]);
+        let batch = Batch::transactional(writer.producer.id, writer.producer.epoch, 0, 2);
+        let call = ProduceCall {
+            version: 9,
+            acks: -1,
+            transactional_id: Some(&writer.id),
+            parts: vec![(&topic, partition, Some(batch.encode()))],
+        };
+        assert_eq!(corner.produce(&call)[0].error, 0);
+        writer.end(&mut corner, false);
+        writer.sequence += 2;
+        let directory = broker.partition(&mut corner, &topic, partition);
+        rows.push(offset_file(&directory, 0, "txnindex"));
+    }
+    assert!(broker.stop());
+    std::fs::remove_file(&rows[0]).expect("removed");
+    std::fs::write(&rows[1], b"").expect("emptied");
+    let mut bytes = std::fs::read(&rows[2]).expect("rows");
+    bytes[9] ^= 1;
+    std::fs::write(&rows[2], bytes).expect("written");
+    broker.start_again();
+    corner.reconnect(&broker);
+    for partition in 0..3 {
+        let read = corner.read_committed(&topic, partition, 0);
+        assert_eq!(read.committed(), [], "partition {partition}");
+        assert_eq!(read.aborted.expect("a list").len(), 1);
+    }
 }

@@ -353,3 +353,31 @@ fn l29_a_raised_start_is_kept_over_restarts() {
     }
     assert_eq!(corner.fill(1), 15);
 }
+
+#[test]
+fn a_partition_that_cannot_be_opened_does_not_stop_the_others() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut corner = Corner::at(broker.address(), 2, &[]);
+    if corner.is_kafka {
+        return; // It has no such file.
+    }
+    let topic = corner.topic.clone();
+    for index in 0..2 {
+        assert_eq!(corner.produce_plain(&topic, index, 4).error, 0);
+    }
+    assert_eq!(corner.delete_records(&topic, 0, 2), (0, 2));
+    let directory = directory(&broker, &mut corner, 0);
+    broker.kill();
+    fs::write(directory.join("log-start"), b"0\nx\n").expect("damaged");
+    broker.start_again();
+    corner.client = broker.client();
+    assert_eq!(corner.produce_plain(&topic, 0, 1).error, 56);
+    assert_eq!(corner.read_uncommitted(&topic, 0, 2).error, 56);
+    assert_eq!(corner.list_offset((7, 0), &topic, 0, -1).0, 56);
+    assert_eq!(corner.produce_plain(&topic, 1, 1).base_offset, 4);
+    assert!(broker.stop());
+    fs::write(directory.join("log-start"), b"0\n2\n").expect("mended");
+    broker.start_again();
+    corner.reconnect(&broker);
+    assert_eq!(corner.offsets_from(0, 2), [0, 1, 2, 3]);
+}

@@ -85,6 +85,11 @@ impl Connection {
         self.read_whole(&mut frame).then(|| Bytes::from(frame))
     }
 
+    /// Whether something has come that was not read yet; it stays unread.
+    pub fn has_bytes(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok_and(|count| count > 0)
+    }
+
     /// Closes the sending half: the broker sees the end of the stream.
     pub fn finish_sending(&mut self) {
         let _closed = self.stream.shutdown(std::net::Shutdown::Write).is_err();

@@ -36,7 +36,16 @@ const WALLS: &[(&str, &[&str])] = &[
             "tally-shard",
         ],
     ),
-    ("tally", &["tally-broker"]),
+    (
+        "tally",
+        &[
+            "tally-broker",
+            // The offline commands: bytes, what producers left in them, and the files they lie in.
+            "tally-producer-state",
+            "tally-protocol",
+            "tally-storage",
+        ],
+    ),
     ("tally-testkit", &["tally-protocol", "tally-storage"]),
 ];
 

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tally_broker::config::Setting;
 
+use crate::output::Format;
+
 /// What is run: `tally` alone is `tally serve`.
 #[derive(Parser, Debug)]
 #[command(
@@ -27,6 +29,83 @@ struct Command {
 enum Subcommands {
     /// Run the broker until it is told to stop
     Serve(Serve),
+    /// Show what a data directory or one of its files holds; needs no broker and changes nothing
+    Dump(Dump),
+    /// Check what is there
+    #[command(subcommand)]
+    Verify(Verify),
+}
+
+#[derive(Subcommand, Debug)]
+enum Verify {
+    /// Check the data directory of a stopped broker, or a copy of one; changes nothing
+    Log(VerifyLog),
+}
+
+/// What the command line asks for.
+pub(crate) enum Chosen {
+    /// `tally serve`.
+    Serve(Serve),
+    /// `tally dump`.
+    Dump(Dump),
+    /// `tally verify log`.
+    VerifyLog(VerifyLog),
+}
+
+/// The flags of `tally dump`.
+#[derive(Args, Debug)]
+pub(crate) struct Dump {
+    /// A file, a partition as TOPIC:PARTITION or by its directory, or a data directory [default: the data directory]
+    #[arg(value_name = "FILE|TOPIC:PARTITION|DIR")]
+    pub(crate) target: Option<String>,
+
+    /// Data directory [default: ./tally-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Begin with the batch that holds this offset
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub(crate) from: i64,
+
+    /// Show the records in the batches too, decompressed, those of the coordinators decoded
+    #[arg(long)]
+    pub(crate) records: bool,
+
+    /// Show bytes as hexadecimal digits: of batches, keys, values and unknown files
+    #[arg(long)]
+    pub(crate) raw: bool,
+
+    /// Show control batches alone
+    #[arg(long)]
+    pub(crate) markers: bool,
+
+    /// How to write it
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// The flags of `tally verify log`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyLog {
+    /// Data directories [default: ./tally-data]
+    #[arg(value_name = "DIR")]
+    pub(crate) directories: Vec<PathBuf>,
+
+    /// Only this partition
+    #[arg(long, value_name = "TOPIC:PARTITION")]
+    pub(crate) partition: Option<String>,
+
+    /// Also decompress every batch and read every record
+    #[arg(long)]
+    pub(crate) deep: bool,
+
+    /// Offsets may be missing in every topic: log.cleanup.policy of the broker is compact
+    #[arg(long)]
+    pub(crate) compacted: bool,
+
+    /// How to write it
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Format,
 }
 
 /// The flags of `tally serve`.
@@ -74,14 +153,16 @@ pub(crate) struct Serve {
 }
 
 /// Reads the command line; a mistake in it ends the process with code 2.
-pub(crate) fn parse() -> Serve {
-    serve_of(Command::parse())
+pub(crate) fn parse() -> Chosen {
+    chosen(Command::parse())
 }
 
-fn serve_of(command: Command) -> Serve {
+fn chosen(command: Command) -> Chosen {
     match command.subcommand {
-        Some(Subcommands::Serve(serve)) => serve,
-        None => command.serve,
+        Some(Subcommands::Serve(serve)) => Chosen::Serve(serve),
+        Some(Subcommands::Dump(dump)) => Chosen::Dump(dump),
+        Some(Subcommands::Verify(Verify::Log(verify))) => Chosen::VerifyLog(verify),
+        None => Chosen::Serve(command.serve),
     }
 }
 
@@ -126,7 +207,10 @@ mod tests {
 
     #[track_caller]
     fn parsed(line: &str) -> Serve {
-        serve_of(Command::try_parse_from(line.split(' ')).unwrap())
+        match chosen(Command::try_parse_from(line.split(' ')).unwrap()) {
+            Chosen::Serve(serve) => serve,
+            Chosen::Dump(_) | Chosen::VerifyLog(_) => panic!("{line} is tally serve"),
+        }
     }
 
     #[test]

@@ -1,18 +1,26 @@
-//! The `tally` command: `serve` runs the broker. Client-side commands come later; they will speak the wire like anyone.
+//! The `tally` command: `serve` runs the broker, `dump` and `verify log` look into its files while it does not run.
+//! Client-side commands come later; they will speak the wire like anyone.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod banner;
+mod decode;
+mod dump;
 mod limits;
+mod offline;
 mod output;
 mod port_file;
 mod port_holder;
 mod serve;
+mod verify;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let serve = args::parse();
-    serve::run(&serve)
+    match args::parse() {
+        args::Chosen::Serve(serve) => serve::run(&serve),
+        args::Chosen::Dump(dump) => dump::run(&dump),
+        args::Chosen::VerifyLog(verify) => verify::run(&verify),
+    }
 }

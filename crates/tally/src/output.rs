@@ -1,6 +1,11 @@
 //! The only place that writes to standard output. Logs go to standard error.
+//!
+//! Commands that answer questions write rows ([`Rows`]): a table for people, or JSON and TSV for programs. The names of the
+//! columns are an interface.
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufWriter, Stdout, Write};
 
 /// Writes lines for a person. A closed standard output is no reason to stop serving.
 pub(crate) fn print(text: &str) {
@@ -18,4 +23,299 @@ pub(crate) fn complain(text: &str) {
     let mut stderr = std::io::stderr().lock();
     // Nobody is left to be told that nobody can be told.
     drop(writeln!(stderr, "tally: {text}"));
+}
+
+/// How rows are written.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON array of objects
+    Json,
+    /// One JSON object a line
+    Jsonl,
+    /// Columns behind tabs, with a line of names where the kind of row changes
+    Tsv,
+}
+
+/// What a column holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Number(i128),
+    Text(String),
+    List(Vec<Value>),
+    Object(Vec<(&'static str, Value)>),
+}
+
+macro_rules! from_number {
+    ($($kind:ty),*) => {
+        $(impl From<$kind> for Value {
+            fn from(number: $kind) -> Value {
+                Value::Number(i128::from(number))
+            }
+        })*
+    };
+}
+from_number!(i8, i16, i32, i64, u32, u64);
+
+impl From<bool> for Value {
+    fn from(is: bool) -> Value {
+        Value::Bool(is)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Value {
+        Value::Text(text)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+impl FromIterator<Value> for Value {
+    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Value {
+        Value::List(values.into_iter().collect())
+    }
+}
+
+/// As JSON.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::Bool(is) => is.fmt(f),
+            Value::Number(number) => number.fmt(f),
+            Value::Text(text) => quoted(text, f),
+            Value::List(values) => {
+                f.write_str("[")?;
+                for (at, value) in values.iter().enumerate() {
+                    f.write_str(if at > 0 { "," } else { "" })?;
+                    value.fmt(f)?;
+                }
+                f.write_str("]")
+            }
+            Value::Object(fields) => object(fields, f),
+        }
+    }
+}
+
+fn object(fields: &[(&'static str, Value)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("{")?;
+    for (at, (name, value)) in fields.iter().enumerate() {
+        f.write_str(if at > 0 { "," } else { "" })?;
+        write!(f, "\"{name}\":{value}")?;
+    }
+    f.write_str("}")
+}
+
+fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' => f.write_str("\\\"")?,
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\t' => f.write_str("\\t")?,
+            c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+impl Value {
+    /// As a cell of a table: text bare, nothing as a dash.
+    fn cell(&self) -> String {
+        match self {
+            Value::Null => "-".to_owned(),
+            // A name or a key may hold anything: no line and no column may be broken by it.
+            Value::Text(text) if text.chars().any(char::is_control) => self.to_string(),
+            Value::Text(text) => text.clone(),
+            Value::Bool(true) => "yes".to_owned(),
+            Value::Bool(false) => "no".to_owned(),
+            Value::Number(_) | Value::List(_) | Value::Object(_) => self.to_string(),
+        }
+    }
+}
+
+/// Rows on standard output, written as they come. The first column is their kind; rows of one kind have the same columns.
+pub(crate) struct Rows {
+    format: Format,
+    out: BufWriter<Stdout>,
+    /// Kinds seen, with the width of each column so far.
+    widths: BTreeMap<&'static str, Vec<usize>>,
+    last: Option<&'static str>,
+    closed: bool,
+}
+
+impl Rows {
+    pub(crate) fn new(format: Format) -> Rows {
+        let mut rows = Rows {
+            format,
+            out: BufWriter::new(io::stdout()),
+            widths: BTreeMap::new(),
+            last: None,
+            closed: false,
+        };
+        if format == Format::Json {
+            rows.write("[");
+        }
+        rows
+    }
+
+    /// Whether nobody reads any more: the rest need not be made.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn write(&mut self, text: &str) {
+        if let Err(error) = self.out.write_all(text.as_bytes()) {
+            tracing::debug!(%error, "standard output is closed");
+            self.closed = true;
+        }
+    }
+
+    /// A line for people alone: a heading or a blank.
+    pub(crate) fn line(&mut self, text: &str) {
+        if self.format == Format::Table {
+            self.write(text);
+            self.write("\n");
+            self.widths.clear();
+        }
+    }
+
+    /// One row.
+    pub(crate) fn row(&mut self, kind: &'static str, fields: Vec<(&'static str, Value)>) {
+        let text = match self.format {
+            Format::Json | Format::Jsonl => {
+                let mut all = vec![("kind", Value::from(kind))];
+                all.extend(fields);
+                let begin = match (self.format, self.last) {
+                    (Format::Json, None) => "\n",
+                    (Format::Json, Some(_)) => ",\n",
+                    _ => "",
+                };
+                let end = if self.format == Format::Json {
+                    ""
+                } else {
+                    "\n"
+                };
+                format!("{begin}{}{end}", Value::Object(all))
+            }
+            Format::Tsv => self.separated(kind, &fields),
+            Format::Table => self.aligned(kind, &fields),
+        };
+        self.last = Some(kind);
+        self.write(&text);
+    }
+
+    fn separated(&self, kind: &'static str, fields: &[(&'static str, Value)]) -> String {
+        let mut text = String::new();
+        if self.last != Some(kind) {
+            text.push_str("kind");
+            for (name, _) in fields {
+                text.push('\t');
+                text.push_str(name);
+            }
+            text.push('\n');
+        }
+        text.push_str(kind);
+        for (_, value) in fields {
+            text.push('\t');
+            text.push_str(&value.cell());
+        }
+        text.push('\n');
+        text
+    }
+
+    fn aligned(&mut self, kind: &'static str, fields: &[(&'static str, Value)]) -> String {
+        let mut text = String::new();
+        let widths = self.widths.entry(kind).or_insert_with(|| {
+            let names: Vec<String> = fields
+                .iter()
+                .map(|(name, _)| name.replace('_', " ").to_uppercase())
+                .collect();
+            let widths = fields.iter().zip(&names).map(|((_, value), name)| {
+                let widest = name.chars().count().max(value.cell().chars().count());
+                widest.min(COLUMN_MAX)
+            });
+            let widths: Vec<usize> = widths.collect();
+            align(
+                &mut text,
+                &kind.to_uppercase(),
+                names.iter().zip(widths.clone()),
+            );
+            widths
+        });
+        let cells: Vec<String> = fields.iter().map(|(_, value)| value.cell()).collect();
+        for (width, cell) in widths.iter_mut().zip(&cells) {
+            *width = (*width).max(cell.chars().count().min(COLUMN_MAX));
+        }
+        align(&mut text, kind, cells.iter().zip(widths.clone()));
+        text
+    }
+
+    /// Ends the output.
+    pub(crate) fn finish(mut self) {
+        if self.format == Format::Json {
+            self.write("\n]\n");
+        }
+        if let Err(error) = self.out.flush() {
+            tracing::debug!(%error, "standard output is closed");
+        }
+    }
+}
+
+/// A cell that is wider pushes the rest of its row only.
+const COLUMN_MAX: usize = 40;
+const KIND_WIDTH: usize = 9;
+
+fn align<'a>(text: &mut String, kind: &str, cells: impl Iterator<Item = (&'a String, usize)>) {
+    let mut line = format!("{kind:KIND_WIDTH$}");
+    for (cell, width) in cells {
+        line.push_str("  ");
+        line.push_str(cell);
+        let missing = width.saturating_sub(cell.chars().count());
+        line.extend(std::iter::repeat_n(' ', missing));
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_json() {
+        let value = Value::Object(vec![
+            ("a", Value::from(-5i64)),
+            ("b", Value::from("x\"\\\n\t\u{1}é")),
+            ("c", [Value::Null, Value::from(true)].into_iter().collect()),
+        ]);
+        assert_eq!(
+            value.to_string(),
+            "{\"a\":-5,\"b\":\"x\\\"\\\\\\n\\t\\u0001é\",\"c\":[null,true]}"
+        );
+    }
+
+    #[test]
+    fn a_cell_breaks_no_line() {
+        assert_eq!(Value::from("a b").cell(), "a b");
+        assert_eq!(Value::from("a\nb").cell(), "\"a\\nb\"");
+        assert_eq!(Value::Null.cell(), "-");
+    }
 }

@@ -4,6 +4,7 @@
 //! What can't be read, or is not served, closes the connection (api-matrix.md section 6); a field value that makes no
 //! sense is an error code in the body.
 
+mod acls;
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
@@ -58,8 +59,8 @@ use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    HeartbeatRequest, JoinGroupRequest, ListPartitionReassignmentsRequest, SaslAuthenticateRequest,
-    SaslHandshakeRequest, SyncGroupRequest,
+    DescribeAclsRequest, HeartbeatRequest, JoinGroupRequest, ListPartitionReassignmentsRequest,
+    SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
@@ -368,6 +369,9 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::ALTER_PARTITION_REASSIGNMENTS
         | api_table::LIST_PARTITION_REASSIGNMENTS
         | api_table::LIST_CONFIG_RESOURCES
+        | api_table::DESCRIBE_ACLS
+        | api_table::CREATE_ACLS
+        | api_table::DELETE_ACLS
         | api_table::DESCRIBE_TOPIC_PARTITIONS => layout(node, head, body).await,
         _ => reading(node, head, body).await,
     }
@@ -562,6 +566,11 @@ async fn layout(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
             })
             .await
         }
+        api_table::DESCRIBE_ACLS => {
+            serve(head, body, async |_: DescribeAclsRequest| acls::describe()).await
+        }
+        api_table::CREATE_ACLS => serve(head, body, async |q| acls::create(&q)).await,
+        api_table::DELETE_ACLS => serve(head, body, async |q| acls::delete(&q)).await,
         api_table::LIST_PARTITION_REASSIGNMENTS => {
             serve(head, body, async |_: ListPartitionReassignmentsRequest| {
                 list_partition_reassignments::handle()

@@ -67,6 +67,12 @@ pub const END_TXN: i16 = 26;
 pub const WRITE_TXN_MARKERS: i16 = 27;
 /// Key of TxnOffsetCommit.
 pub const TXN_OFFSET_COMMIT: i16 = 28;
+/// Key of DescribeAcls.
+pub const DESCRIBE_ACLS: i16 = 29;
+/// Key of CreateAcls.
+pub const CREATE_ACLS: i16 = 30;
+/// Key of DeleteAcls.
+pub const DELETE_ACLS: i16 = 31;
 /// Key of DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// Key of AlterConfigs.
@@ -152,6 +158,9 @@ pub static APIS: &[Api] = &[
     api(END_TXN, "EndTxn", 0, 5, 3),
     api(WRITE_TXN_MARKERS, "WriteTxnMarkers", 1, 2, 1),
     api(TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
+    api(DESCRIBE_ACLS, "DescribeAcls", 1, 3, 2),
+    api(CREATE_ACLS, "CreateAcls", 1, 3, 2),
+    api(DELETE_ACLS, "DeleteAcls", 1, 3, 2),
     api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
     api(ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
     api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4, 2),

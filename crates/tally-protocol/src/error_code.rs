@@ -98,6 +98,8 @@ pub enum ErrorCode {
     TransactionCoordinatorFenced = 52,
     /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
     TransactionalIdAuthorizationFailed = 53,
+    /// SECURITY_DISABLED.
+    SecurityDisabled = 54,
     /// OPERATION_NOT_ATTEMPTED.
     OperationNotAttempted = 55,
     /// KAFKA_STORAGE_ERROR.

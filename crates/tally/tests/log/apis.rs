@@ -36,6 +36,9 @@ const LISTED: &[(i16, i16, i16)] = &[
     (26, 0, 5),
     (27, 1, 2),
     (28, 0, 5),
+    (29, 1, 3),
+    (30, 1, 3),
+    (31, 1, 3),
     (32, 1, 4),
     (33, 0, 2),
     (35, 1, 4),
@@ -298,6 +301,15 @@ fn ask_operators() {
     ask(1..=4, |_| {
         m::DescribeLogDirsRequest::default().with_topics(None)
     });
+    ask(1..=3, |_| {
+        m::DescribeAclsRequest::default()
+            .with_resource_type_filter(1)
+            .with_pattern_type_filter(1)
+            .with_operation(1)
+            .with_permission_type(1)
+    });
+    ask(1..=3, |_| m::CreateAclsRequest::default());
+    ask(1..=3, |_| m::DeleteAclsRequest::default());
     ask(0..=2, |_| m::AlterConfigsRequest::default());
     ask(0..=1, |_| m::IncrementalAlterConfigsRequest::default());
     ask(0..=3, |_| m::CreatePartitionsRequest::default());

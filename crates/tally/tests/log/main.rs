@@ -1,6 +1,7 @@
 //! The catalogue of log, fetch, metadata and connection behaviour over the wire, under its numbers (L01 to L98), and the
 //! tests that pin the API table down: raw frames against the real binary.
 
+mod acls;
 mod admin;
 mod apis;
 mod configs;

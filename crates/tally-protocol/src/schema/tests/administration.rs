@@ -39,3 +39,42 @@ pub(super) fn incremental_alter_configs(version: i16) -> Vec<u8> {
     });
     encoded(&request, version)
 }
+
+pub(super) fn describe_acls(version: i16) -> Vec<u8> {
+    let request = with(|r: &mut DescribeAclsRequest| {
+        r.resource_type_filter = 2;
+        r.resource_name_filter = Some(text("t"));
+        r.principal_filter = Some(text("User:a"));
+        r.host_filter = None;
+    });
+    encoded(&request, version)
+}
+
+pub(super) fn create_acls(version: i16) -> Vec<u8> {
+    use create_acls_request::AclCreation;
+    let request = with(|r: &mut CreateAclsRequest| {
+        r.creations = vec![
+            with(|rule: &mut AclCreation| {
+                rule.resource_name = text("t");
+                rule.principal = text("User:a");
+                rule.host = text("*");
+            });
+            2
+        ];
+    });
+    encoded(&request, version)
+}
+
+pub(super) fn delete_acls(version: i16) -> Vec<u8> {
+    use delete_acls_request::DeleteAclsFilter;
+    let request = with(|r: &mut DeleteAclsRequest| {
+        r.filters = vec![
+            with(|filter: &mut DeleteAclsFilter| {
+                filter.resource_name_filter = Some(text("t"));
+                filter.principal_filter = None;
+            });
+            2
+        ];
+    });
+    encoded(&request, version)
+}

@@ -1,0 +1,73 @@
+//! `docs/compatibility.md` is written from the table of APIs: this test writes it down again and compares.
+//!
+//! After a change of the table: `TALLY_WRITE_DOCS=1 cargo test -p tally-broker --test compatibility_document`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use kafka_protocol::messages::ApiKey;
+use tally_protocol::api_table::{APIS, Api, NEVER, lookup};
+
+const HEAD: &str = "\
+# Kafka APIs
+
+Written from the table in `crates/tally-protocol/src/api_table.rs` by the test `compatibility_document`.
+
+What ApiVersions announces, with the versions that are answered. A version outside of them closes the connection, as it
+does with Apache Kafka; ApiVersions alone is answered with its own row. Produce is announced from 0 and served from 3:
+librdkafka before 2.11.1 turns compression off without that (KAFKA-18659). An API is listed once all its versions are complete.
+
+| Key | API | Announced | Served | Flexible from |
+|---:|---|---|---|---|
+";
+
+fn range(min: i16, max: i16) -> String {
+    if min == max {
+        return min.to_string();
+    }
+    format!("{min} to {max}")
+}
+
+fn row(api: &Api) -> String {
+    let flexible = match api.flexible_from {
+        NEVER => "never".to_owned(),
+        version => version.to_string(),
+    };
+    let announced = range(api.listed_min, api.max);
+    let served = range(api.min, api.max);
+    format!(
+        "| {} | {} | {announced} | {served} | {flexible} |",
+        api.key, api.name
+    )
+}
+
+fn document() -> String {
+    let mut text = HEAD.to_owned();
+    for api in APIS {
+        writeln!(text, "{}", row(api)).expect("a String takes everything");
+    }
+    text.push_str(
+        "\nNot served, of the APIs that the codec knows; most of them are for brokers and controllers among themselves:\n\n",
+    );
+    let missing = (0..=i16::from(u8::MAX)).filter(|key| lookup(*key).is_none());
+    for key in missing {
+        if let Ok(known) = ApiKey::try_from(key) {
+            writeln!(text, "- {key} {known:?}").expect("a String takes everything");
+        }
+    }
+    text
+}
+
+#[test]
+fn the_document_is_what_the_table_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compatibility.md");
+    let expected = document();
+    if std::env::var_os("TALLY_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &expected).expect("docs can be written");
+    }
+    let written = std::fs::read_to_string(&path).expect("docs/compatibility.md is there");
+    assert!(
+        written == expected,
+        "docs/compatibility.md is out of date: run this test with TALLY_WRITE_DOCS=1"
+    );
+}

@@ -125,7 +125,7 @@ pub enum FileKind {
     LogStart,
     /// Topics, settings and ids.
     Meta,
-    /// A text of one line: `format`, `lock`, `boot-id`, `clean-shutdown`.
+    /// A small text: `format`, `lock`, `boot-id`, `clean-shutdown`, `txn-sums`.
     Mark,
     /// Space kept for a full disk; its bytes mean nothing.
     Spare,
@@ -148,6 +148,7 @@ pub fn file_kind(name: &str) -> FileKind {
     }
     match name {
         partition::EPOCHS => FileKind::Epochs,
+        "txn-sums" => FileKind::Mark,
         partition::LOG_START => FileKind::LogStart,
         data_dir::META => FileKind::Meta,
         data_dir::SPARE => FileKind::Spare,

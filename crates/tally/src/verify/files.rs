@@ -248,6 +248,43 @@ fn wrong_row(
     }
 }
 
+/// What is wrong with the checksums of the rows, one for each snapshot that had rows below it.
+pub(super) fn wrong_sums(
+    bytes: &[u8],
+    rows: &[[u8; TRANSACTION_ROW_BYTES]],
+    snapshots: &[Offset],
+) -> Option<&'static str> {
+    let below = |at: Offset| {
+        let is_below =
+            move |row: &&[u8; TRANSACTION_ROW_BYTES]| AbortedTransaction::last_offset_of(row) < at;
+        rows.iter().take_while(is_below)
+    };
+    let line_of = |at: Offset| {
+        let crc = below(at).fold(0, |crc, row| crc32c::crc32c_append(crc, row));
+        format!("{at} {} {crc:08x}\n", below(at).count())
+    };
+    let text = std::str::from_utf8(bytes).ok();
+    let Some(lines) = text.and_then(|text| text.strip_prefix("0\n")) else {
+        return Some("it is not as a broker writes it");
+    };
+    let mut summed = Vec::new();
+    for line in lines.split_inclusive('\n') {
+        let at = line.split(' ').next().and_then(|word| word.parse().ok());
+        let Some(at) = at.map(Offset) else {
+            return Some("it is not as a broker writes it");
+        };
+        if line != line_of(at) {
+            return Some("a checksum is not that of the rows: the next start makes them again");
+        }
+        summed.push(at);
+    }
+    let lacks = |at: &Offset| below(*at).next().is_some() && !summed.contains(at);
+    snapshots
+        .iter()
+        .any(lacks)
+        .then_some("the line of a snapshot is missing: the next start makes the rows again")
+}
+
 /// Compares the leader epochs that the batches have with those of the file.
 pub(super) struct EpochCheck<'a> {
     pub(super) path: &'a Path,

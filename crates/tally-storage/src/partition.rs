@@ -219,9 +219,15 @@ impl PartitionLog {
         log.recover_epochs(place, &seen)?;
         log.load_row_sums(place)?;
         log.snapshots = listing.snapshots.into_iter().collect();
+        let mut removed = cut.is_some();
         while log.snapshots.last().is_some_and(|at| *at > log.log_end) {
             let beyond = log.snapshots[log.snapshots.len() - 1];
             log.drop_snapshot(place, beyond);
+            removed = true;
+        }
+        if removed {
+            // with the power, a segment or a snapshot of the log that was cut could come back into the one that grows now.
+            disk::sync_directory(&directory).map_err(failed("sync", &directory))?;
         }
         Ok((log, cut))
     }
@@ -252,6 +258,10 @@ impl PartitionLog {
         };
         if trust == Trust::Clean && last.open_clean(place, &self.options)? {
             return Ok(None);
+        }
+        // Nobody has synced what the run before wrote: a clean stop has to, or its mark would vouch for it.
+        for segment in &mut self.segments {
+            segment.dirty = true;
         }
         let mut at = match trust {
             Trust::PowerCut => 0,

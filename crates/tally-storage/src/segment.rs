@@ -340,8 +340,14 @@ impl Segment {
 
     /// Brings the segment's files to the disk.
     pub(crate) fn sync(&mut self, place: Place<'_>) -> io::Result<()> {
-        for kind in [LOG, INDEX, TIME_INDEX] {
-            SegmentFile::open(&place.file(self.base, kind))?.sync()?;
+        SegmentFile::open(&place.file(self.base, LOG))?.sync()?;
+        for kind in [INDEX, TIME_INDEX] {
+            match SegmentFile::open(&place.file(self.base, kind)) {
+                Ok(file) => file.sync()?,
+                // An index that nobody has needed yet is made when somebody does.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         self.dirty = false;
         self.sync_rows(place)

@@ -107,6 +107,28 @@ fn images_lie_between_what_was_synced_and_what_was_written() {
     assert!(seen.len() > 3, "images differ: {seen:?}");
 }
 
+/// The mark of a clean stop vouches for what a run before had written, which nobody had synced.
+#[test]
+fn a_clean_stop_after_a_kill_syncs_what_the_killed_run_wrote() {
+    let root = Root::new("disk");
+    let disk = SimulatedDisk::new(root.path(), "one");
+    let watched = disk.install();
+    let (dir, mut journal, _) = open(root.path());
+    for _ in 0..5 {
+        assert!(append(&mut journal));
+    }
+    drop((dir, journal));
+    let (dir, mut journal, end) = open(root.path());
+    assert_eq!(end, 5, "a kill loses nothing");
+    journal.shutdown().expect("synced");
+    dir.mark_clean().expect("marked");
+    let moment = disk.capture();
+    drop((watched, dir, journal));
+    let image = Root::new("image");
+    moment.only_synced(image.path());
+    assert_eq!(end_of(image.path(), "two"), 5);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace_and_the_same_images() {
     assert_eq!(run(3), run(3));

@@ -638,8 +638,8 @@ impl Journal for SegmentJournal {
     }
 
     fn prefix_ordered(&self) -> bool {
-        // In place is durable, and batches are put in place one after the other; or the shared journal syncs what is handed
-        // over in that order.
-        true
+        // In place is durable, and batches are put in place one after the other. A turn syncs one segment after the other:
+        // a power cut in its middle keeps some of what was handed over later and not all of what was before.
+        self.synced.is_none()
     }
 }

@@ -4,6 +4,9 @@
 //! Invariants: bytes are handed over in causal order, and what a turn makes durable is everything that was handed over
 //! before it began; tickets rise with the hand-overs; after a failed sync nothing is synced again and nothing more is
 //! durable.
+//!
+//! A turn syncs the segments themselves, one after the other, so that a power cut in its middle may keep some of what it
+//! was to sync and not the rest. R-11 asks for more: durability `commit` must not be offered on this alone.
 
 use crate::data_dir::DataDir;
 use crate::error::{StorageError, failed};

@@ -327,6 +327,9 @@ impl Segment {
     pub(crate) fn seal(&mut self, writer: Writer, place: Place<'_>) -> io::Result<()> {
         let Writer { tail, mut pace, .. } = writer;
         tail.seal();
+        // Whoever has to sync it opens it again: a closed segment keeps no file open.
+        place.dir.unsynced().unlist(place.id, self.base);
+        self.tail = None;
         let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
         if let Some(entry) = pace.time_entry(self.base) {
             let path = place.file(self.base, TIME_INDEX);
@@ -358,6 +361,8 @@ impl Segment {
         if let Some(tail) = &self.tail {
             tail.remove();
         }
+        // A listed segment keeps its file open, and with it the disk space of a removed one.
+        place.dir.unsynced().unlist(place.id, self.base);
         // The log last: what has a log is a segment, what has none is swept up.
         for kind in [INDEX, TIME_INDEX, TXN_INDEX, LOG] {
             let path = place.file(self.base, kind);

@@ -179,6 +179,13 @@ impl Unsynced {
         taken
     }
 
+    /// Takes a segment off the list.
+    pub(crate) fn unlist(&self, partition: PartitionId, base: Offset) {
+        if let Some(tail) = lock(&self.tails).remove(&(partition, base)) {
+            tail.listed.store(false, Ordering::Release);
+        }
+    }
+
     /// Forgets a partition whose files are to be removed.
     pub(crate) fn forget(&self, partition: PartitionId) {
         let gone = self.take(|tail| tail.partition == partition);

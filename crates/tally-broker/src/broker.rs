@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tally_groups as groups;
 use tally_protocol::PartitionId;
 use tally_shard::{PartitionRole, PartitionSettings, RetentionSettings, Shard, ShardSettings};
@@ -26,6 +27,8 @@ use tokio::sync::watch;
 
 /// Shards for each processor: a few more than tasks can run at once, so that two rarely meet at one lock.
 const SHARDS_PER_CPU: usize = 4;
+/// A long start says so often how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// More shards than any machine has use for.
 const SHARDS_MAX: usize = 4096;
 
@@ -302,9 +305,39 @@ fn remove_orphans(stored: Vec<PartitionId>, data_dir: &Arc<DataDir>, metadata: &
     }
 }
 
+/// Tells how far a long start is.
+struct Progress {
+    all: usize,
+    opened: usize,
+    told: Instant,
+}
+
+impl Progress {
+    fn start(metadata: &Metadata) -> Progress {
+        Progress {
+            all: metadata
+                .topics()
+                .iter()
+                .map(|topic| topic.partition_ids().count())
+                .sum(),
+            opened: 0,
+            told: Instant::now(),
+        }
+    }
+
+    fn opened(&mut self) {
+        self.opened += 1;
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            tracing::info!(opened = self.opened, of = self.all, "opening partitions");
+        }
+    }
+}
+
 /// Opens every partition of every topic. One that can't be opened answers with a storage error; the others serve.
 fn open_partitions(shards: &Shards, metadata: &Metadata) {
     let mut unopened = 0;
+    let mut progress = Progress::start(metadata);
     for topic in metadata.topics() {
         let settings = partition_settings(&topic);
         for id in topic.partition_ids() {
@@ -312,6 +345,7 @@ fn open_partitions(shards: &Shards, metadata: &Metadata) {
                 unopened += 1;
                 tracing::error!(topic = %topic.name, partition = %id, %error, "partition not opened: it answers KAFKA_STORAGE_ERROR");
             }
+            progress.opened();
         }
     }
     if unopened > 0 {

@@ -7,6 +7,7 @@ use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
 };
 use crate::server::clock::Clock;
+use crate::server::compactor;
 use crate::server::shards::{PRODUCER_ID_BLOCK, Shards};
 use crate::server::{http, listener};
 use std::net::SocketAddr;
@@ -16,7 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tally_groups as groups;
 use tally_protocol::PartitionId;
-use tally_shard::{PartitionRole, PartitionSettings, RetentionSettings, Shard, ShardSettings};
+use tally_shard::{
+    CompactionSettings, CompactorSettings, PartitionRole, PartitionSettings, RetentionSettings,
+    Shard, ShardSettings,
+};
 use tally_storage::{
     DataDir, FileMetaStore, LogOptions, MetaStore, OpenDirError, SegmentJournal, StorageError,
 };
@@ -125,7 +129,7 @@ impl Broker {
         remove_orphans(stored, &data_dir, &metadata);
         // With what was set at run time, from here on.
         let live = metadata.config();
-        let shards = Arc::new(new_shards(shard_count, &live, &metadata, &data_dir));
+        let shards = new_shards(shard_count, &live, &metadata, &data_dir);
         open_partitions(&shards, &metadata);
         shards.recovered();
         let (stop, stopped) = watch::channel(false);
@@ -237,14 +241,19 @@ fn new_shards(
     config: &Arc<BrokerConfig>,
     metadata: &Arc<Metadata>,
     data_dir: &Arc<DataDir>,
-) -> Shards {
+) -> Arc<Shards> {
     let shards = (0..count)
         .map(|_| {
             let settings = shard_settings(config, metadata, random_number());
             Shard::new(settings, SegmentJournal::new(Arc::clone(data_dir)))
         })
         .collect();
-    Shards::new(shards, Arc::clone(metadata), Clock::start())
+    let (jobs_in, jobs_out) = compactor::channel();
+    let shards = Shards::new(shards, Arc::clone(metadata), Clock::start(), jobs_in);
+    let shards = Arc::new(shards);
+    let threads = config.log_cleaner_threads;
+    tokio::spawn(compactor::run(Arc::clone(&shards), jobs_out, threads));
+    shards
 }
 
 fn random_number() -> u64 {
@@ -275,6 +284,11 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
         producer_id_expiration_ms: config.producer_id_expiration_ms,
         producer_id_expiration_check_ms: config.producer_id_expiration_check_interval_ms,
         retention_check_ms: config.log_retention_check_interval_ms,
+        compactor: CompactorSettings {
+            enabled: config.log_cleaner_enable && config.log_cleaner_threads > 0,
+            backoff_ms: config.log_cleaner_backoff_ms,
+            keys_bytes: config.log_cleaner_dedupe_buffer_size / config.log_cleaner_threads.max(1),
+        },
     }
 }
 
@@ -368,6 +382,19 @@ pub(crate) fn partition_settings(topic: &Topic) -> PartitionSettings {
         leader_epoch: topic.leader_epoch(),
         log: log_options(topic),
         retention: retention_settings(topic),
+        compaction: compaction_settings(topic),
+    }
+}
+
+/// Which older records of a key go.
+pub(crate) fn compaction_settings(topic: &Topic) -> CompactionSettings {
+    let configs = &topic.configs;
+    CompactionSettings {
+        compact: configs.cleanup_policy.compact,
+        delete_retention_ms: configs.delete_retention_ms,
+        min_lag_ms: configs.min_compaction_lag_ms,
+        max_lag_ms: configs.max_compaction_lag_ms,
+        min_dirty_ratio: configs.min_cleanable_dirty_ratio,
     }
 }
 

@@ -219,6 +219,14 @@ pub struct BrokerConfig {
     pub offsets_topic_segment_bytes: i32,
     /// How often old segments are looked for.
     pub log_retention_check_interval_ms: u64,
+    /// Whether older records of a key go at all.
+    pub log_cleaner_enable: bool,
+    /// How long compaction waits when there was nothing to do.
+    pub log_cleaner_backoff_ms: u64,
+    /// Memory for the keys of all passes together.
+    pub log_cleaner_dedupe_buffer_size: usize,
+    /// Passes at once.
+    pub log_cleaner_threads: usize,
     /// Longest transaction a producer may ask for.
     pub transaction_max_timeout_ms: i32,
     /// How long an idle transactional id lives.
@@ -293,6 +301,10 @@ impl BrokerConfig {
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
             log_retention_check_interval_ms: values.unsigned("log.retention.check.interval.ms"),
+            log_cleaner_enable: values.boolean("log.cleaner.enable"),
+            log_cleaner_backoff_ms: values.unsigned("log.cleaner.backoff.ms"),
+            log_cleaner_dedupe_buffer_size: values.unsigned("log.cleaner.dedupe.buffer.size"),
+            log_cleaner_threads: values.unsigned("log.cleaner.threads"),
             transaction_max_timeout_ms: values.int("transaction.max.timeout.ms"),
             transactional_id_expiration_ms: i64::from(values.int("transactional.id.expiration.ms")),
             transaction_abort_timed_out_interval_ms: values

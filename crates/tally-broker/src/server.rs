@@ -1,6 +1,7 @@
-//! Everything that runs: the listener, the connections, the shards' driver, the clock and the health page.
+//! Everything that runs: the listener, the connections, the shards' driver, compaction, the clock and the health page.
 
 pub(crate) mod clock;
+pub(crate) mod compactor;
 pub(crate) mod connection;
 pub(crate) mod http;
 pub(crate) mod listener;

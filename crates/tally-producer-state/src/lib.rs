@@ -21,6 +21,7 @@ mod open_txns;
 mod sequence;
 mod snapshot;
 mod states;
+mod traces;
 mod verification;
 mod view;
 
@@ -28,5 +29,6 @@ pub use aborted::{ABORTED_ROW_BYTES, AbortedTransaction, collect_aborted};
 pub use check::{Marker, MarkerRefusal, MarkerVerdict, Refusal, Verdict};
 pub use snapshot::SnapshotError;
 pub use states::{ProducerDescription, ProducerStates};
+pub use traces::Traces;
 pub use verification::{Flow, Guard, Verification};
 pub use view::{BatchView, ProducerView};

@@ -1,4 +1,4 @@
-//! Looks inside compressed batches, within a limit (LR-46).
+//! Looks inside compressed batches, within a limit (LR-46), and compresses again what compaction leaves of one.
 //!
 //! | codec | format |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! Invariant: never more than about twice the limit is allocated for the output, whatever sizes the data announces.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use thiserror::Error;
 
 /// Codec id of an uncompressed batch.
@@ -30,6 +30,13 @@ const XERIAL_HEADER_BYTES: usize = 16;
 
 /// What snappy can make of a byte at most: a copy of three bytes yields 64.
 const SNAPPY_EXPANSION_MAX: usize = 32;
+
+/// Version 1, readable from version 1 on.
+const XERIAL_VERSIONS: [u8; 8] = [0, 0, 0, 1, 0, 0, 0, 1];
+/// Bytes that go into one block of the framing.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// What a zstd client uses if nobody says anything.
+const ZSTD_LEVEL: i32 = 3;
 
 /// Why a block can't be decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -75,6 +82,39 @@ pub fn decompress(
         }
         other => Err(CompressionError::UnknownCodec(other)),
     }
+}
+
+/// Compresses `bytes` as clients do: snappy in xerial framing, which all of them read, the others at their usual levels.
+pub fn compress(codec: i16, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    match codec {
+        NONE => Ok(bytes.to_vec()),
+        GZIP => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(bytes)?;
+            encoder.finish()
+        }
+        SNAPPY => xerial(bytes),
+        LZ4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(bytes)?;
+            encoder.finish().map_err(io::Error::other)
+        }
+        ZSTD => zstd::stream::encode_all(bytes, ZSTD_LEVEL),
+        other => Err(io::Error::other(CompressionError::UnknownCodec(other))),
+    }
+}
+
+fn xerial(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = [XERIAL_MAGIC, &XERIAL_VERSIONS].concat();
+    let mut encoder = snap::raw::Encoder::new();
+    for piece in bytes.chunks(XERIAL_BLOCK_BYTES) {
+        let block = encoder.compress_vec(piece).map_err(io::Error::other)?;
+        let length = i32::try_from(block.len()).map_err(io::Error::other)?;
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&block);
+    }
+    Ok(out)
 }
 
 fn read_all(
@@ -148,7 +188,6 @@ fn snappy_block(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::io::Write;
 
     /// Compresses as clients do.
     pub(crate) fn compress(codec: i16, bytes: &[u8]) -> Vec<u8> {
@@ -197,6 +236,18 @@ pub(crate) mod tests {
         assert_eq!(read.as_deref(), Ok(&sample[..]));
         let empty = xerial(&[], 1);
         assert_eq!(decompress(SNAPPY, &empty, 1).as_deref(), Ok(&[][..]));
+    }
+
+    #[test]
+    fn what_is_compressed_here_reads_back() {
+        for sample in [sample(), vec![0; 100_000], b"x".to_vec(), Vec::new()] {
+            for codec in [NONE, GZIP, SNAPPY, LZ4, ZSTD] {
+                let packed = super::compress(codec, &sample).unwrap();
+                let read = decompress(codec, &packed, sample.len());
+                assert_eq!(read.as_deref(), Ok(&sample[..]), "codec {codec}");
+            }
+        }
+        assert!(super::compress(5, b"x").is_err());
     }
 
     #[test]

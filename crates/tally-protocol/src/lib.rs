@@ -19,6 +19,7 @@ pub mod record;
 pub mod records;
 pub mod request;
 pub mod response;
+pub mod rewrite;
 pub mod schema;
 pub mod seeded_map;
 pub mod validate;

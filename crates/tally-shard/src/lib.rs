@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compaction;
 mod coordinator;
 mod inspection;
 mod message;
@@ -25,6 +26,7 @@ mod retention;
 mod shard;
 mod waiting;
 
+pub use compaction::{CompactionJob, CompactionSettings, CompactorSettings};
 pub use inspection::{Inspected, Inspection};
 pub use message::{
     AppendOutcome, AppendRefusal, Deadline, EpochEnd, Isolation, LeaderEpochCheck, MarkerResult,

@@ -1,5 +1,6 @@
 //! What goes into a shard and what comes out of it: values only, so that a lock, a queue or a simulation can carry them.
 
+use crate::compaction::{CompactionJob, CompactionSettings};
 use crate::inspection::{Inspected, Inspection};
 use crate::ordered_sessions::Speaker;
 use crate::retention::RetentionSettings;
@@ -56,6 +57,8 @@ pub struct PartitionSettings {
     pub log: LogOptions,
     /// Which records go after a while.
     pub retention: RetentionSettings,
+    /// Which older records of a key go.
+    pub compaction: CompactionSettings,
 }
 
 /// The leader epoch a request believes in; [`LeaderEpoch::NONE`] asks for no check (LR-82).
@@ -201,7 +204,11 @@ pub enum ShardMessage {
         log: LogOptions,
         /// Which records go after a while.
         retention: RetentionSettings,
+        /// Which older records of a key go.
+        compaction: CompactionSettings,
     },
+    /// A compaction job that has run once more.
+    Compacted(Box<CompactionJob>),
     /// Forget a partition and remove its files.
     Delete,
     /// Append a checked client batch: exactly one whole batch, its stamps unset.
@@ -450,6 +457,8 @@ pub struct Outbox {
     pub messages: Vec<Outgoing>,
     /// Fetches that should look again.
     pub wakes: Vec<WaiterId>,
+    /// Compaction to be run where it holds nobody up; each comes back as [`ShardMessage::Compacted`].
+    pub jobs: Vec<Box<CompactionJob>>,
     /// What recovery had to cut, to be logged.
     pub cuts: Vec<(PartitionId, Cut)>,
     /// The shard has been loaded anew: whoever waits for a reply that is not here waits in vain (N9).
@@ -464,6 +473,7 @@ impl Outbox {
             && self.messages.is_empty()
             && self.wakes.is_empty()
             && self.cuts.is_empty()
+            && self.jobs.is_empty()
             && !self.reloaded
     }
 }

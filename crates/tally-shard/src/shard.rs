@@ -4,11 +4,13 @@
 //! [`Waiting`] for the journal. Nothing here waits for another shard: it sends a message and goes on.
 
 mod append;
+mod compact;
 mod coordinators;
 mod inspect;
 mod lookup;
 mod retain;
 
+use crate::compaction::CompactorSettings;
 use crate::coordinator::Hosted;
 use crate::message::{Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
 use crate::ordered_sessions::OrderedSessions;
@@ -42,6 +44,8 @@ pub struct ShardSettings {
     pub producer_id_expiration_check_ms: u64,
     /// How often old segments are looked for, milliseconds (LR-60).
     pub retention_check_ms: u64,
+    /// Of compaction.
+    pub compactor: CompactorSettings,
 }
 
 /// The owner of some partitions.
@@ -57,6 +61,7 @@ pub struct Shard {
     deadlines: BTreeSet<(u64, PartitionId)>,
     expiry_check_ms: Option<u64>,
     retention: retain::Pass,
+    compactor: compact::Compactor,
     ordered_sessions: OrderedSessions,
 }
 
@@ -75,6 +80,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             expiry_check_ms: None,
             retention: retain::Pass::default(),
+            compactor: compact::Compactor::default(),
             ordered_sessions,
         }
     }
@@ -101,6 +107,7 @@ impl Shard {
         self.unopened.remove(&id);
         outbox.cuts.extend(cut.map(|cut| (id, cut)));
         self.partitions.insert(id, partition);
+        self.compactor.opened(id);
         Ok(())
     }
 
@@ -110,6 +117,7 @@ impl Shard {
         self.expiry_check_ms =
             Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
         self.schedule_first_retention(now);
+        self.schedule_compaction(now, self.settings.compactor.backoff_ms.max(1));
         self.release(now, outbox);
     }
 
@@ -142,13 +150,15 @@ impl Shard {
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let first = self.deadlines.first().map(|(deadline, _)| *deadline);
-        [first, self.expiry_check_ms, self.retention.due_ms()]
+        let upkeep = [self.retention.due_ms(), self.compactor.due_ms()];
+        [first, self.expiry_check_ms]
             .into_iter()
+            .chain(upkeep)
             .flatten()
             .min()
     }
 
-    /// Does what is due: sessions, transaction timeouts, forgotten producers, old segments.
+    /// Does what is due: sessions, transaction timeouts, forgotten producers, old segments, compaction.
     pub fn expire(&mut self, now: Now, outbox: &mut Outbox) {
         let due: Vec<PartitionId> = self
             .deadlines
@@ -172,6 +182,7 @@ impl Shard {
                 Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
         }
         self.retain(now, outbox);
+        self.compact(now, outbox);
         self.release(now, outbox);
     }
 
@@ -369,14 +380,20 @@ impl Shard {
                     tracing::error!(partition = %id, %error, "partition not opened");
                 }
             }
-            ShardMessage::Configure { log, retention } => {
+            ShardMessage::Configure {
+                log,
+                retention,
+                compaction,
+            } => {
                 if let Ok(partition) = self.partition(id) {
                     partition.settings.log = log;
                     partition.settings.retention = retention;
+                    partition.settings.compaction = compaction;
                     self.journal.set_options(id, log);
                 }
             }
             ShardMessage::Delete => self.delete(id, outbox),
+            ShardMessage::Compacted(job) => self.compacted(now, job, outbox),
             ShardMessage::InOrder { .. }
             | ShardMessage::Append { .. }
             | ShardMessage::BeginVerification { .. }
@@ -398,6 +415,7 @@ impl Shard {
 
     /// Writes what a quick next start needs and closes the journal.
     pub fn shutdown(&mut self) -> Result<(), StorageError> {
+        self.compactor.stop(None);
         for partition in self.partitions.values() {
             partition.write_snapshot(&mut self.journal, partition.log_end);
         }
@@ -461,6 +479,7 @@ impl Shard {
         }
         outbox.reloaded = true;
         self.deadlines.clear();
+        self.compactor.stop(None);
         self.journal.start_over();
         let partitions = std::mem::take(&mut self.partitions);
         for (id, mut partition) in partitions {
@@ -480,6 +499,7 @@ impl Shard {
         }
         self.unopened.remove(&id);
         self.deadlines.retain(|(_, other)| *other != id);
+        self.compactor.stop(Some(id));
         if let Err(error) = self.journal.delete_partition(id) {
             tracing::error!(partition = %id, %error, "files of a deleted partition remain");
         }

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The end of the name of a file that is being written.
 pub(crate) const UNFINISHED: &str = ".tmp";
@@ -164,6 +164,12 @@ impl SegmentFile {
     /// Cuts the file at `size`, and gives back the space reserved behind it.
     pub(crate) fn truncate(&self, size: u64) -> io::Result<()> {
         faults::on_file(self, Kind::Truncate { size }, || self.file.set_len(size))
+    }
+
+    /// Makes the file look as if it had been written to at a time, milliseconds since 1970.
+    pub(crate) fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()> {
+        let since = Duration::from_millis(u64::try_from(modified_ms).unwrap_or(0));
+        self.file.set_modified(UNIX_EPOCH + since)
     }
 
     /// Brings the bytes and the size of the file to the disk.

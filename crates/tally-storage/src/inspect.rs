@@ -4,6 +4,7 @@
 //! are an answer or an error, never a panic. The lock is shared, so that no broker starts while somebody looks; a broker
 //! that runs keeps it for itself, which [`Inspection::holder`] tells.
 
+use crate::compaction;
 use crate::data_dir::{self, DataDir};
 use crate::disk::{self, SegmentFile};
 use crate::epochs::Epochs;
@@ -125,7 +126,7 @@ pub enum FileKind {
     LogStart,
     /// Topics, settings and ids.
     Meta,
-    /// A small text: `format`, `lock`, `boot-id`, `clean-shutdown`, `txn-sums`.
+    /// A small text: `format`, `lock`, `boot-id`, `clean-shutdown`, `txn-sums`, `cleaner-checkpoint`, `swap`.
     Mark,
     /// Space kept for a full disk; its bytes mean nothing.
     Spare,
@@ -148,7 +149,7 @@ pub fn file_kind(name: &str) -> FileKind {
     }
     match name {
         partition::EPOCHS => FileKind::Epochs,
-        "txn-sums" => FileKind::Mark,
+        "txn-sums" | compaction::SWAP | compaction::CHECKPOINT => FileKind::Mark,
         partition::LOG_START => FileKind::LogStart,
         data_dir::META => FileKind::Meta,
         data_dir::SPARE => FileKind::Spare,

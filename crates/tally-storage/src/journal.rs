@@ -212,15 +212,19 @@ impl SegmentJournal {
         }
     }
 
-    fn place(&self, id: PartitionId) -> Place<'_> {
+    pub(crate) fn dir(&self) -> &Arc<DataDir> {
+        &self.dir
+    }
+
+    pub(crate) fn place(&self, id: PartitionId) -> Place<'_> {
         Place { dir: &self.dir, id }
     }
 
-    fn log(&self, id: PartitionId) -> Result<&PartitionLog, StorageError> {
+    pub(crate) fn log(&self, id: PartitionId) -> Result<&PartitionLog, StorageError> {
         self.partitions.get(&id).ok_or(StorageError::NotOpen(id))
     }
 
-    fn log_and_place(
+    pub(crate) fn log_and_place(
         &mut self,
         id: PartitionId,
     ) -> Result<(&mut PartitionLog, Place<'_>), StorageError> {
@@ -229,7 +233,7 @@ impl SegmentJournal {
         log.map(|log| (log, place)).ok_or(StorageError::NotOpen(id))
     }
 
-    fn opened(&self, id: PartitionId) -> &PartitionLog {
+    pub(crate) fn opened(&self, id: PartitionId) -> &PartitionLog {
         self.partitions
             .get(&id)
             .expect("the shard asks about partitions that it has opened")
@@ -255,7 +259,7 @@ impl SegmentJournal {
     /// Changes the settings of a partition, from the next append on.
     pub fn set_options(&mut self, partition: PartitionId, options: LogOptions) {
         if let Some(log) = self.partitions.get_mut(&partition) {
-            log.options = options;
+            log.set_options(options);
         }
     }
 
@@ -552,7 +556,7 @@ impl SegmentJournal {
         self.last
     }
 
-    fn fail(&mut self, partition: PartitionId, error: &dyn fmt::Display) {
+    pub(crate) fn fail(&mut self, partition: PartitionId, error: &dyn fmt::Display) {
         tracing::error!(%partition, %error, "an append failed: the journal stops");
         self.state = JournalState::Failed(error.to_string().into());
         self.dir.distrust();

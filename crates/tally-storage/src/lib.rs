@@ -12,6 +12,7 @@
 //! | `segment` | one segment: bytes, indexes, rows of aborted transactions |
 //! | `sync_journal` | what is synced, when and in which order, with durability `commit` and `always` |
 //! | `tail` | the end of a segment, for those who sync it without the lock of its shard |
+//! | `compaction` | rewriting closed segments, and putting them into the log |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
@@ -20,6 +21,7 @@
 
 #![deny(unsafe_code)]
 
+mod compaction;
 mod data_dir;
 mod disk;
 mod epochs;
@@ -40,6 +42,9 @@ mod segment;
 mod sync_journal;
 mod tail;
 
+pub use compaction::{
+    CleanedSegment, Cleaner, CompactionError, CompactionInput, Fate, SealedSegment, Swapped,
+};
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
 pub use faults::point as fault_point;

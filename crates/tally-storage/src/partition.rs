@@ -11,6 +11,7 @@ use self::hand_over::Handed;
 pub(crate) use self::hand_over::Range;
 use self::row_sums::RowSum;
 use crate::TRANSACTION_ROW_BYTES;
+use crate::compaction::{self, Checkpoint};
 use crate::data_dir::Trust;
 use crate::disk::{self, SegmentFile, Sync};
 use crate::epochs::Epochs;
@@ -46,7 +47,7 @@ pub struct LogOptions {
     pub index_interval_bytes: u32,
     /// Bytes of an index after which a segment is closed (segment.index.bytes).
     pub index_max_bytes: u32,
-    /// Whether offsets may be missing within the log: it was compacted.
+    /// Whether offsets may be missing within the log; a log that was compacted by us says so itself.
     pub compacted: bool,
     /// Every append is handed over to be synced, as durability `always` does for all (flush.messages=1).
     pub sync_every_append: bool,
@@ -108,7 +109,11 @@ pub(crate) struct PartitionLog {
     pub(crate) options: LogOptions,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
-    segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
+    /// How far it is compacted.
+    pub(crate) checkpoint: Checkpoint,
+    /// Which opening of the partition this is.
+    pub(crate) life: u64,
     writer: Option<Box<Writer>>,
     epochs: Epochs,
     /// The file of the epochs lacks one.
@@ -178,6 +183,8 @@ impl PartitionLog {
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             segments: Vec::new(),
+            checkpoint: Checkpoint::NONE,
+            life: compaction::next_life(),
             writer: None,
             epochs: Epochs::default(),
             epochs_unsaved: false,
@@ -199,6 +206,9 @@ impl PartitionLog {
         let Some(names) = disk::names(&directory).map_err(failed("list", &directory))? else {
             return Ok((log, None));
         };
+        let (names, checkpoint) = compaction::settle(place, names)?;
+        log.checkpoint = checkpoint;
+        log.set_options(options);
         let listing = Listing::sort(names);
         for name in &listing.litter {
             let path = directory.join(name);
@@ -230,6 +240,12 @@ impl PartitionLog {
             disk::sync_directory(&directory).map_err(failed("sync", &directory))?;
         }
         Ok((log, cut))
+    }
+
+    /// Takes new settings, from the next append on. A log that was compacted once lacks offsets whatever its topic says now.
+    pub(crate) fn set_options(&mut self, options: LogOptions) {
+        self.options = options;
+        self.options.compacted |= self.checkpoint.gaps_below > Offset::ZERO;
     }
 
     fn find_segments(&mut self, place: Place<'_>, listing: &Listing) -> Result<(), StorageError> {
@@ -503,17 +519,14 @@ impl PartitionLog {
             }
             let first_whole = first_whole && outcome.slices.is_empty();
             let wanted = (outcome.next, upto);
-            match segment.read(place, &self.options, wanted, left, first_whole)? {
-                Some((slice, next)) => {
-                    left = left.saturating_sub(slice.len());
-                    outcome.slices.push(slice);
-                    outcome.next = next;
-                    if next < segment.end {
-                        break;
-                    }
-                }
-                None if outcome.next < segment.end => break,
-                None => {}
+            let (slice, next) = segment.read(place, &self.options, wanted, left, first_whole)?;
+            if let Some(slice) = slice {
+                left = left.saturating_sub(slice.len());
+                outcome.slices.push(slice);
+            }
+            outcome.next = next;
+            if next < segment.end {
+                break;
             }
         }
         Ok(outcome)

@@ -103,16 +103,7 @@ pub(crate) struct Walk {
 /// Walks the segment that begins at `base`, every batch with its checksum.
 pub(crate) fn walk(file: &SegmentFile, base: Offset, options: &LogOptions) -> io::Result<Walk> {
     let file_size = file.size()?;
-    let mut found = Walk {
-        size: 0,
-        end: base,
-        stopped: None,
-        first_timestamp: None,
-        pace: Pace::new(base),
-        offsets: Vec::new(),
-        times: Vec::new(),
-        epochs: Vec::new(),
-    };
+    let mut found = Walk::begin(base);
     let mut window = Window::new(file, file_size);
     while found.size < file_size {
         match window.batch_at(found.size)? {
@@ -129,13 +120,32 @@ pub(crate) fn walk(file: &SegmentFile, base: Offset, options: &LogOptions) -> io
             }
         }
     }
-    if let Some(entry) = found.pace.time_entry(base) {
-        found.times.extend_from_slice(&entry);
-    }
+    found.complete_times(base);
     Ok(found)
 }
 
 impl Walk {
+    /// Nothing walked yet.
+    pub(crate) fn begin(base: Offset) -> Walk {
+        Walk {
+            size: 0,
+            end: base,
+            stopped: None,
+            first_timestamp: None,
+            pace: Pace::new(base),
+            offsets: Vec::new(),
+            times: Vec::new(),
+            epochs: Vec::new(),
+        }
+    }
+
+    /// Adds the last entry of the time index.
+    pub(crate) fn complete_times(&mut self, base: Offset) {
+        if let Some(entry) = self.pace.time_entry(base) {
+            self.times.extend_from_slice(&entry);
+        }
+    }
+
     fn check(&self, base: Offset, header: &BatchHeader, gaps: bool) -> Result<(), CutReason> {
         let begins = header.base_offset;
         let expected = if gaps {
@@ -164,9 +174,13 @@ impl Walk {
         }
     }
 
-    fn take(&mut self, base: Offset, header: &BatchHeader, interval: u32) {
+    /// Counts a batch.
+    pub(crate) fn take(&mut self, base: Offset, header: &BatchHeader, interval: u32) {
         let (bytes, last) = (header.size_bytes(), header.last_offset());
-        if self.pace.batch(bytes, header.max_timestamp, last, interval) {
+        if self
+            .pace
+            .batch(bytes, indexed_timestamp(header), last, interval)
+        {
             let position = u32::try_from(self.size).unwrap_or(u32::MAX);
             let entry = OffsetIndex::make(relative(base, last), position);
             self.offsets.extend_from_slice(&entry);
@@ -187,8 +201,18 @@ impl Walk {
     }
 }
 
+/// The timestamp of a batch for the time index: a batch that compaction has emptied has none (P-67), or a search by time
+/// would end there.
+pub(crate) fn indexed_timestamp(header: &BatchHeader) -> i64 {
+    if header.records_count == 0 {
+        -1
+    } else {
+        header.max_timestamp
+    }
+}
+
 /// A moving part of a file in memory.
-struct Window<'a> {
+pub(crate) struct Window<'a> {
     file: &'a SegmentFile,
     file_size: u64,
     buffer: Vec<u8>,
@@ -196,7 +220,8 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn new(file: &SegmentFile, file_size: u64) -> Window<'_> {
+    /// The first `file_size` bytes of a file; what is behind them is not looked at.
+    pub(crate) fn new(file: &SegmentFile, file_size: u64) -> Window<'_> {
         Window {
             file,
             file_size,
@@ -219,6 +244,18 @@ impl Window<'_> {
         let bytes = self.bytes(position, header.size_bytes())?;
         let checked = BatchView::parse(bytes).and_then(|view| view.check_crc());
         Ok(checked.map(|()| header))
+    }
+
+    /// The whole and checked batch at `position`, or what is wrong with it.
+    pub(crate) fn view_at(
+        &mut self,
+        position: u64,
+    ) -> io::Result<Result<BatchView<'_>, BatchError>> {
+        let size_bytes = match self.batch_at(position)? {
+            Ok(header) => header.size_bytes(),
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(BatchView::parse(self.bytes(position, size_bytes)?))
     }
 
     /// `len` bytes at `position`, fewer only at the end of the file.

@@ -473,7 +473,7 @@ impl Segment {
                 break;
             }
             let known = times.last().map_or(-1, |(timestamp, _)| timestamp);
-            timed &= header.max_timestamp <= known;
+            timed &= recovery::indexed_timestamp(&header) <= known;
         }
         let complete = at >= self.size && timed;
         Ok(complete.then_some(Indexes { offsets, times }))
@@ -600,7 +600,8 @@ impl Segment {
     }
 
     /// Whole batches from the one that holds `from`, all of them beginning below `upto`, `max_bytes` at most; with
-    /// `first_whole` the first one comes whatever its size. Returns them with the offset after the last.
+    /// `first_whole` the first one comes whatever its size. Returns them with the offset where to read on: at the end of
+    /// the segment if there is no more in it, as compaction may have removed its last offsets (LR-79).
     pub(crate) fn read(
         &self,
         place: Place<'_>,
@@ -608,10 +609,10 @@ impl Segment {
         (from, upto): (Offset, Offset),
         max_bytes: usize,
         first_whole: bool,
-    ) -> Result<Option<(Slice, Offset)>, StorageError> {
+    ) -> Result<(Option<Slice>, Offset), StorageError> {
         let map = self.mapping(place, options)?;
         let Some(start) = self.locate(&map, from, place, options)? else {
-            return Ok(None);
+            return Ok((None, self.end));
         };
         let limit = start.saturating_add(to_u64(max_bytes));
         let (mut at, mut next) = (start, from);
@@ -637,8 +638,11 @@ impl Segment {
             }
             (at, next) = (stop, header.last_offset().next());
         }
+        if at >= self.size {
+            next = self.end;
+        }
         let len = to_usize(at - start);
-        Ok((len > 0).then(|| (map.slice(to_usize(start), len), next)))
+        Ok(((len > 0).then(|| map.slice(to_usize(start), len)), next))
     }
 
     /// The first batch that holds an offset of at least `from` and has a timestamp of at least `timestamp`.
@@ -660,7 +664,7 @@ impl Segment {
         };
         while at < self.size {
             let header = self.header(&map, at, place)?;
-            if header.max_timestamp >= timestamp {
+            if recovery::indexed_timestamp(&header) >= timestamp {
                 let slice = map.slice(to_usize(at), header.size_bytes());
                 return Ok(Some((header, slice)));
             }

@@ -2,7 +2,7 @@
 
 use crate::api::Node;
 use crate::api::topics::waiting_for_the_disk;
-use crate::broker::{log_options, retention_settings};
+use crate::broker::{compaction_settings, log_options, retention_settings};
 use crate::config::{Alteration, BrokerConfig, BrokerScope, Operation, ResourceKind, not_honoured};
 use crate::loggers::LevelError;
 use crate::metadata::{AlterError, AlterMode, Topic};
@@ -120,6 +120,7 @@ fn configure_partitions(node: &Node, topic: &Topic) {
         let message = ShardMessage::Configure {
             log: log_options(topic),
             retention: retention_settings(topic),
+            compaction: compaction_settings(topic),
         };
         node.shards.tell(id, message);
     }

@@ -7,6 +7,7 @@
 
 use crate::metadata::Metadata;
 use crate::server::clock::Clock;
+use crate::server::compactor;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,6 +33,7 @@ pub(crate) struct Shards {
     next_reply: AtomicU64,
     waiters: Mutex<HashMap<u64, Arc<Notify>>>,
     stopping: AtomicBool,
+    compactor: compactor::Sender,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,12 @@ impl Asked {
 
 impl Shards {
     /// Takes ownership of the shards; they have no partitions yet.
-    pub(crate) fn new(shards: Vec<Shard>, metadata: Arc<Metadata>, clock: Clock) -> Shards {
+    pub(crate) fn new(
+        shards: Vec<Shard>,
+        metadata: Arc<Metadata>,
+        clock: Clock,
+        compactor: compactor::Sender,
+    ) -> Shards {
         let owners = shards
             .into_iter()
             .map(|shard| Owner {
@@ -90,6 +97,7 @@ impl Shards {
             next_reply: AtomicU64::new(1),
             waiters: Mutex::new(HashMap::new()),
             stopping: AtomicBool::new(false),
+            compactor,
         }
     }
 
@@ -290,6 +298,10 @@ impl Shards {
         let mut queue = VecDeque::from([(origin, outbox)]);
         while let Some((origin, outbox)) = queue.pop_front() {
             self.wake(&outbox);
+            for job in outbox.jobs {
+                // Nobody takes it while the broker stops: its shard is closed, too.
+                self.compactor.send(job).ok();
+            }
             for message in outbox.messages {
                 match message {
                     Outgoing::ToPartition(id, message) => {

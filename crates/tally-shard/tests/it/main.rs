@@ -1,5 +1,6 @@
 //! Shards with real files: what a client would see, over restarts.
 
+mod compaction;
 mod refusals;
 mod restart;
 mod retention;

@@ -11,9 +11,9 @@ use tally_protocol::{
     ProducerId, Sequence, TopicId,
 };
 use tally_shard::{
-    AppendOutcome, AppendRefusal, Isolation, Outbox, Outgoing, PartitionRole, PartitionSettings,
-    ReadOutcome, ReadRequest, ReplyTo, RetentionSettings, Shard, ShardMessage, ShardReply,
-    ShardSettings, WaiterId,
+    AppendOutcome, AppendRefusal, CompactionSettings, CompactorSettings, Isolation, Outbox,
+    Outgoing, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
+    RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings, WaiterId,
 };
 use tally_storage::{DataDir, LogOptions, SegmentJournal};
 use tally_transactions as transactions;
@@ -37,6 +37,8 @@ pub(crate) const GROUPS: PartitionId = PartitionId {
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 /// Between two passes of retention.
 pub(crate) const RETENTION_CHECK_MS: u64 = 300_000;
+/// Between two looks for a log to compact.
+pub(crate) const COMPACTION_BACKOFF_MS: u64 = 15_000;
 
 /// The shard and its files.
 pub(crate) struct World {
@@ -48,6 +50,7 @@ pub(crate) struct World {
     /// Of the data partition and all others.
     log: LogOptions,
     retention: RetentionSettings,
+    compaction: CompactionSettings,
     /// Fetches that were woken.
     pub(crate) woken: Vec<WaiterId>,
 }
@@ -59,6 +62,15 @@ impl World {
 
     /// With other settings of the log, for all partitions.
     pub(crate) fn with(log: LogOptions, retention: RetentionSettings) -> World {
+        World::compacted(log, retention, CompactionSettings::OFF)
+    }
+
+    /// With compaction, of all partitions.
+    pub(crate) fn compacted(
+        log: LogOptions,
+        retention: RetentionSettings,
+        compaction: CompactionSettings,
+    ) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let shard = open(&dir, 1);
         let mut world = World {
@@ -72,6 +84,7 @@ impl World {
             },
             log,
             retention,
+            compaction,
             woken: Vec::new(),
         };
         world.recover();
@@ -97,6 +110,7 @@ impl World {
             now,
             log,
             retention,
+            compaction,
             woken,
         } = self;
         stop(&mut shard);
@@ -111,6 +125,7 @@ impl World {
             now,
             log,
             retention,
+            compaction,
             woken,
         };
         world.recover();
@@ -157,6 +172,22 @@ impl World {
         replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
+    /// The directory of a partition.
+    pub(crate) fn directory(&self, id: PartitionId) -> std::path::PathBuf {
+        let topic = self.dir.path().join("topics").join(id.topic.to_string());
+        topic.join(id.index.to_string())
+    }
+
+    /// The epoch of the coordinators of this run.
+    pub(crate) fn coordinator_epoch(&self) -> CoordinatorEpoch {
+        CoordinatorEpoch(self.incarnation)
+    }
+
+    /// The time of the next message.
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.now.wall_ms
+    }
+
     /// How many segments a partition has, counted by their files.
     pub(crate) fn segments(&self, id: PartitionId) -> usize {
         let mut directories = vec![self.dir.path().to_owned()];
@@ -196,6 +227,7 @@ impl World {
                 leader_epoch,
                 log: self.log,
                 retention: self.retention,
+                compaction: self.compaction,
             };
             self.shard
                 .open(self.now, id, settings, &mut outbox)
@@ -230,6 +262,13 @@ impl World {
         while let Some(outbox) = queue.pop_front() {
             replies.extend(outbox.replies);
             self.woken.extend(outbox.wakes);
+            for mut job in outbox.jobs {
+                job.run();
+                let mut next = Outbox::default();
+                let (id, message) = (job.partition(), ShardMessage::Compacted(job));
+                self.shard.handle(self.now, id, message, &mut next);
+                queue.push_back(next);
+            }
             for message in outbox.messages {
                 let mut next = Outbox::default();
                 match message {
@@ -426,6 +465,11 @@ fn open(dir: &TempDir, incarnation: i32) -> Shard {
         producer_id_expiration_ms: 86_400_000,
         producer_id_expiration_check_ms: 600_000,
         retention_check_ms: RETENTION_CHECK_MS,
+        compactor: CompactorSettings {
+            enabled: true,
+            backoff_ms: COMPACTION_BACKOFF_MS,
+            keys_bytes: 1 << 20,
+        },
     };
     Shard::new(settings, SegmentJournal::new(Arc::new(data_dir)))
 }

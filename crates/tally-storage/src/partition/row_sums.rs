@@ -10,6 +10,7 @@ use crate::TRANSACTION_ROW_BYTES;
 use crate::disk::{self, Sync};
 use crate::error::{StorageError, failed};
 use crate::segment::{Place, Segment};
+use std::collections::BTreeSet;
 use std::io;
 use tally_protocol::Offset;
 
@@ -76,6 +77,31 @@ impl PartitionLog {
         let mut sums = std::mem::take(&mut self.row_sums);
         for sum in &mut sums {
             sum.count = sum.count.saturating_sub(gone);
+            sum.crc = self.crc_of(sum.count);
+        }
+        self.row_sums = sums;
+        if let Err(error) = self.save_row_sums(place) {
+            tracing::warn!(partition = %place.id, %error, "cannot write the sums of the rows of aborted transactions");
+        }
+    }
+
+    /// Notes that compaction has put a segment in the place of those that had the rows `old`, behind `before` others: which
+    /// of them it left is what the segment `at` has now. Until that is written down, a start makes the rows again.
+    pub(crate) fn recount_rows(
+        &mut self,
+        place: Place<'_>,
+        at: usize,
+        old: &[[u8; TRANSACTION_ROW_BYTES]],
+    ) {
+        if old.is_empty() || self.row_sums.is_empty() {
+            return;
+        }
+        let before: usize = self.segments[..at].iter().map(|s| s.rows().count()).sum();
+        let left: BTreeSet<_> = self.segments[at].rows().copied().collect();
+        let mut sums = std::mem::take(&mut self.row_sums);
+        for sum in &mut sums {
+            let old = old.iter().take(sum.count.saturating_sub(before));
+            sum.count -= old.filter(|row| !left.contains(*row)).count();
             sum.crc = self.crc_of(sum.count);
         }
         self.row_sums = sums;

@@ -133,14 +133,19 @@ impl<'a> Indexes<'a> {
                 self.offsets.complain(report, &what);
             }
         }
-        let raises = header.max_timestamp > self.largest;
-        self.largest = self.largest.max(header.max_timestamp);
+        // A batch that compaction has emptied has no timestamp (P-67).
+        let newest = match header.records_count {
+            0 => -1,
+            _ => header.max_timestamp,
+        };
+        let raises = newest > self.largest;
+        self.largest = self.largest.max(newest);
         // A time index that was not cut to size ends in zeros, which only the first entry can be.
         if let Some((timestamp, last)) = self.times.pending()
             && i64::from(last) <= relative
             && (self.times.next == 0 || (timestamp, last) != (0, 0))
         {
-            if i64::from(last) == relative && raises && timestamp == header.max_timestamp {
+            if i64::from(last) == relative && raises && timestamp == newest {
                 self.times.next += 1;
             } else if self.times.next > 0 || (timestamp, last) != (0, 0) {
                 let what = format!("the entry ({timestamp}, {last}) is that of no batch");

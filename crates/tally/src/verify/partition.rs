@@ -166,6 +166,13 @@ impl<'a> PartitionCheck<'a> {
                 | FileKind::TransactionIndex(base) => listing.beside.push((base, name)),
                 FileKind::Epochs | FileKind::LogStart => {}
                 FileKind::Mark if name == "txn-sums" => {}
+                // Whatever the topic says now: this log was compacted.
+                FileKind::Mark if name == "cleaner-checkpoint" => self.compacted = true,
+                FileKind::Mark if name == "swap" => {
+                    let path = self.path.join(&name);
+                    self.report
+                        .note(&path, "compacted segments are not all in their places: the next start goes on with that");
+                }
                 FileKind::Meta | FileKind::Mark | FileKind::Spare | FileKind::Unknown => {
                     let path = self.path.join(&name);
                     self.report

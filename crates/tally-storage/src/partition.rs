@@ -118,6 +118,8 @@ pub(crate) struct PartitionLog {
     epochs: Epochs,
     /// The file of the epochs lacks one.
     epochs_unsaved: bool,
+    /// The names of the directory and of those above it are on the disk.
+    names_above_synced: bool,
     /// Oldest first.
     snapshots: Vec<Offset>,
     row_sums: Vec<RowSum>,
@@ -188,6 +190,7 @@ impl PartitionLog {
             writer: None,
             epochs: Epochs::default(),
             epochs_unsaved: false,
+            names_above_synced: false,
             snapshots: Vec::new(),
             row_sums: Vec::new(),
             rolled_at: None,
@@ -216,6 +219,9 @@ impl PartitionLog {
         }
         log.log_start = read_log_start(place)?;
         log.find_segments(place, &listing)?;
+        // Before anything is walked: one that could not be removed then, or that came back with the power, would end the log
+        // where the segments behind it are gone, and all that may be read lies behind that.
+        log.drop_segments_below(place, log.log_start);
         let mut seen = Vec::new();
         let mut cut = log.recover(place, trust, &mut seen)?;
         log.log_end = log.segments.last().map_or(log.log_start, |last| last.end);
@@ -717,6 +723,7 @@ impl PartitionLog {
                 log_end: self.log_end,
             });
         }
+        self.sync_newest_snapshot(place)?;
         let path = place.directory().join(LOG_START);
         let text = format!("0\n{log_start}\n");
         let write = || disk::replace(&path, text.as_bytes(), Sync::Yes);
@@ -731,10 +738,38 @@ impl PartitionLog {
             other => other,
         };
         written.map_err(failed("write", &path))?;
+        self.sync_names_above(place)?;
         self.log_start = log_start;
         self.drop_segments_below(place, log_start);
         self.epochs_unsaved |= self.epochs.cut_start(log_start);
         self.try_to_save_epochs(place);
+        Ok(())
+    }
+
+    /// D-10: the producers of what goes are in the newest snapshot alone.
+    fn sync_newest_snapshot(&self, place: Place<'_>) -> Result<(), StorageError> {
+        let Some(at) = self.snapshots.last() else {
+            return Ok(());
+        };
+        let path = place.file(*at, SNAPSHOT);
+        match SegmentFile::open(&path).and_then(|file| file.sync()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("sync", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names of the partition's directory and of those above it survive a power cut, once.
+    fn sync_names_above(&mut self, place: Place<'_>) -> Result<(), StorageError> {
+        if self.names_above_synced {
+            return Ok(());
+        }
+        let directory = place.directory();
+        for above in directory.ancestors().skip(1).take(3) {
+            disk::sync_directory(above).map_err(failed("sync", above))?;
+        }
+        self.names_above_synced = true;
         Ok(())
     }
 

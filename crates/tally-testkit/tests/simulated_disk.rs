@@ -169,3 +169,37 @@ fn a_full_disk_a_short_write_and_a_failed_sync_are_errors() {
     disk.power_off();
     assert!(!append(&mut journal));
 }
+
+#[test]
+fn d10_a_log_start_and_the_producers_below_it_survive_a_power_cut() {
+    let root = Root::new("disk");
+    let disk = SimulatedDisk::new(root.path(), "one");
+    let watched = disk.install();
+    let (_dir, mut journal, _) = open(root.path());
+    for _ in 0..5 {
+        assert!(append(&mut journal));
+    }
+    journal
+        .write_snapshot(PARTITION, Offset(5), b"producers")
+        .expect("written");
+    journal
+        .set_log_start(PARTITION, Offset(3))
+        .expect("answered");
+    drop(watched);
+    let image = Root::new("image");
+    disk.capture().only_synced(image.path());
+    let _watched = SimulatedDisk::new(image.path(), "two").install();
+    let at = image
+        .path()
+        .join("topics")
+        .join(PARTITION.topic.to_string());
+    let files = at.join("0");
+    let log_start = std::fs::read(files.join("log-start")).expect("it has a name");
+    assert_eq!(log_start, b"0\n3\n");
+    let snapshot = std::fs::read(files.join("00000000000000000005.snapshot"));
+    assert_eq!(snapshot.expect("it has a name"), b"producers");
+    let dir = Arc::new(DataDir::open(image.path()).expect("opens"));
+    let mut journal = SegmentJournal::new(dir);
+    let found = journal.open_partition(PARTITION, LogOptions::default());
+    assert_eq!(found.expect("opens").log_start, Offset(3));
+}

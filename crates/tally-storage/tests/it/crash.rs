@@ -449,3 +449,24 @@ fn a_log_that_ends_before_its_start_begins_anew_there() {
     );
     assert_eq!(log.replay(0), [30, 32]);
 }
+
+#[test]
+fn lr64_a_segment_below_the_start_that_is_still_there_ends_nothing() {
+    let disk = killed(SMALL, 200);
+    let bases = disk.bases();
+    let (mut log, _) = disk.start(SMALL);
+    let first = std::fs::read(disk.file(0, "log")).expect("there");
+    let start = Offset(bases[3]);
+    log.journal.set_log_start(PARTITION, start).expect("moved");
+    drop(log);
+    // It could not be removed then, or its removal was not on the disk when the power failed.
+    std::fs::write(disk.file(0, "log"), first).expect("written");
+    disk.forget_boot();
+    let (log, recovered) = disk.start(SMALL);
+    assert_eq!(
+        (recovered.log_start, recovered.log_end, recovered.cut),
+        (start, Offset(200), None)
+    );
+    assert_eq!(log.replay(0), evens(start.0, 200));
+    assert_eq!(disk.bases(), bases[3..]);
+}

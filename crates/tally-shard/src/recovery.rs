@@ -10,7 +10,7 @@ use crate::shard::ShardSettings;
 use std::ops::ControlFlow;
 use tally_producer_state::{AbortedTransaction, Marker, ProducerStates};
 use tally_protocol::{BatchView, Now, Offset, PartitionId, control};
-use tally_storage::{Cut, LogOptions, SegmentJournal, StorageError};
+use tally_storage::{Cut, LogOptions, Recovered, SegmentJournal, StorageError};
 
 /// Opens `id`; returns what recovery cut off, if anything.
 pub(crate) fn open(
@@ -34,7 +34,7 @@ pub(crate) fn open(
         ));
     }
     let (mut producers, from) = match settings.role {
-        PartitionRole::Data => newest_snapshot(journal, id, recovered.log_end, shard.seed),
+        PartitionRole::Data => newest_snapshot(journal, id, &recovered, shard.seed),
         // The hosted coordinator needs the whole log anyway.
         PartitionRole::Transactions | PartitionRole::Groups => {
             (ProducerStates::new(shard.seed), recovered.log_start)
@@ -81,15 +81,17 @@ fn all_aborted(
     )
 }
 
-/// The newest snapshot at or below the log end that can be read, else nothing from the log start (P-61, P-62).
+/// The newest snapshot at or below the log end that can be read, else nothing from the log start (P-61, P-62). One from
+/// below the log start is of no use: what lies between is gone, and with it markers that ended its transactions.
 fn newest_snapshot(
     journal: &mut SegmentJournal,
     id: PartitionId,
-    log_end: Offset,
+    log: &Recovered,
     seed: u64,
 ) -> (ProducerStates, Offset) {
     for at in journal.snapshots(id) {
-        let restored = (at <= log_end)
+        let restored = (log.log_start..=log.log_end)
+            .contains(&at)
             .then(|| journal.read_snapshot(id, at).ok())
             .flatten()
             .and_then(|bytes| ProducerStates::restore(&bytes, seed).ok())

@@ -1,8 +1,8 @@
 //! What must be the same after kill -9 and after a clean stop (P-65).
 
-use crate::world::World;
+use crate::world::{DATA, World};
 use tally_protocol::{ErrorCode, Offset};
-use tally_shard::Isolation;
+use tally_shard::{Isolation, ShardMessage, ShardReply};
 
 /// Both ways to stop.
 const STOPS: [fn(World) -> World; 2] = [World::crash, World::restart];
@@ -109,4 +109,35 @@ fn i10_a_new_session_after_a_restart_fences_the_old_one() {
         let fenced = world.append(old, 1, &["c"], false).expect_err("fenced");
         assert_eq!(fenced.code, ErrorCode::InvalidProducerEpoch);
     }
+}
+
+#[test]
+fn p62_a_snapshot_from_below_the_log_start_is_of_no_use() {
+    let mut world = World::new();
+    let pair = world.init();
+    world.add(pair, "data");
+    world.append(pair, 0, &["a"], true).expect("appended");
+    // The snapshot of this stop has the transaction open.
+    let mut world = world.restart();
+    world.end(pair, true).expect("committed");
+    let end = world.read(Isolation::ReadCommitted).high_watermark;
+    let deleted = world.ask(DATA, |to| ShardMessage::DeleteRecords {
+        before: Some(end),
+        to,
+    });
+    assert!(matches!(deleted, ShardReply::Deleted(Ok(start)) if start == end));
+    // The power cut leaves that one, and the log start; the marker is gone.
+    world.lose_snapshots_from(2);
+    let mut world = world.crash();
+    let read = world.read_from(end, Isolation::ReadCommitted, None);
+    assert_eq!(read.expect("at the end").last_stable_offset, end);
+    let plain = (tally_protocol::ProducerId(9), pair.1);
+    world.append(plain, 0, &["c"], false).expect("appended");
+    let read = world.read_from(end, Isolation::ReadCommitted, None);
+    let read = read.expect("in range");
+    assert_eq!(
+        (read.last_stable_offset, read.slices.len()),
+        (end.next(), 1),
+        "nothing is held back for ever"
+    );
 }

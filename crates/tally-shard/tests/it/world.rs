@@ -207,6 +207,25 @@ impl World {
         segments
     }
 
+    /// Removes the snapshots of the data partition from `offset` on, as a power cut may.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the disk loses it, not the shard"
+    )]
+    pub(crate) fn lose_snapshots_from(&self, offset: i64) {
+        let topic = self.dir.path().join("topics").join(DATA.topic.to_string());
+        let entries = std::fs::read_dir(topic.join("0")).expect("it has files");
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let at = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok());
+            let is_snapshot = path.extension().is_some_and(|kind| kind == "snapshot");
+            if is_snapshot && at.is_some_and(|at: i64| at >= offset) {
+                std::fs::remove_file(path).expect("removed");
+            }
+        }
+    }
+
     /// What the timer does once.
     pub(crate) fn turn(&mut self) {
         let mut outbox = Outbox::default();

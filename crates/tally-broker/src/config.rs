@@ -1,14 +1,16 @@
 //! What the broker was told to do: properties turned into typed fields, once, at start.
 //!
 //! Invariants: nothing is read that has no row in [`properties`]; a value that is accepted is honoured, or said not to be
-//! by a [`Warning`]; a value that would promise something that is not built is refused. Not here: flags and terminals
-//! (the `tally` crate hands over names and values), the file and the environment as sources (not built yet).
+//! by a [`Warning`]; a value that would promise something that is not built is refused. Not here: flags, terminals and
+//! reading the file (the `tally` crate hands over names, values and texts).
 //!
 //! From: user-experience of properties (Kafka's names and defaults), log-and-fetch rules 12 and 13, groups rule 14.
 
 mod address;
 mod describe;
 mod dynamic;
+mod environment;
+mod file;
 pub mod properties;
 pub mod property;
 mod resources;
@@ -28,6 +30,8 @@ pub use self::dynamic::{
     Alteration, BrokerScope, CHANGEABLE, Change, ChangeError, Dynamic, Operation, change,
     check_broker_changes, is_changeable,
 };
+pub use self::environment::{FromEnvironment, read_environment};
+pub use self::file::read_properties;
 pub use self::resources::ResourceKind;
 pub(crate) use self::topic::inherited;
 pub use self::topic::{
@@ -37,7 +41,18 @@ pub use self::values::Values;
 
 use self::property::Status;
 
-/// One property as it was given: `origin` says where, for messages (`--set`, `--listen`).
+/// How properties are given at start, the weakest first: of one property the strongest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// In a file.
+    File,
+    /// By an environment variable.
+    Environment,
+    /// By a flag.
+    CommandLine,
+}
+
+/// One property as it was given: `origin` says where, for messages (`--set`, `--listen`, `server.properties:14`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Setting {
     /// A name of the table, or an alias of one.
@@ -46,10 +61,12 @@ pub struct Setting {
     pub value: String,
     /// Where it was given.
     pub origin: String,
+    /// How it was given.
+    pub level: Level,
 }
 
 impl Setting {
-    /// A property given by `origin`.
+    /// A property given on the command line by `origin`.
     pub fn new(
         name: impl Into<String>,
         value: impl Into<String>,
@@ -59,7 +76,14 @@ impl Setting {
             name: name.into(),
             value: value.into(),
             origin: origin.into(),
+            level: Level::CommandLine,
         }
+    }
+
+    /// The same, given in another way.
+    #[must_use]
+    pub fn at(self, level: Level) -> Setting {
+        Setting { level, ..self }
     }
 }
 
@@ -165,6 +189,8 @@ impl Durability {
 pub struct BrokerConfig {
     /// Number of this broker.
     pub node_id: i32,
+    /// `tally.cluster.id`: for a new data directory; `None`: whatever the data says.
+    pub cluster_id: Option<String>,
     /// `listeners`: the one address to listen on; port 0 chooses.
     pub listen: Address,
     /// `advertised.listeners`, when given: see [`BrokerConfig::advertised`].
@@ -274,6 +300,7 @@ impl BrokerConfig {
         let shards = usize::try_from(values.int("tally.shards")).unwrap_or(0);
         Ok(BrokerConfig {
             node_id: values.int("node.id"),
+            cluster_id: cluster_id(&values)?,
             listen: address::listener(&values)?,
             advertise: address::advertised(&values)?,
             data_dir: data_dir(&values)?,
@@ -399,6 +426,19 @@ fn refuse_what_is_not_built(values: &Values) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn cluster_id(values: &Values) -> Result<Option<String>, ConfigError> {
+    const NAME: &str = "tally.cluster.id";
+    match values.text(NAME) {
+        None => Ok(None),
+        Some(id) if (1..=255).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(Some(id.to_owned()))
+        }
+        Some(_) => {
+            Err(values.invalid(NAME, "must be 1 to 255 visible ASCII characters".to_owned()))
+        }
+    }
+}
+
 fn data_dir(values: &Values) -> Result<PathBuf, ConfigError> {
     let mut directories = property::list(values.text("log.dirs").unwrap_or_default());
     match (directories.next(), directories.next()) {
@@ -493,6 +533,44 @@ mod tests {
     fn the_last_of_one_name_counts() {
         let (config, _) = config(&[("num.partitions", "2"), ("num.partitions", " 3 ")]);
         assert_eq!(config.num_partitions, 3);
+    }
+
+    #[test]
+    fn a_stronger_level_wins_whatever_the_order_and_the_name() {
+        let given = [
+            Setting::new("node.id", "3", "--node-id"),
+            Setting::new("num.partitions", "2", "f:1").at(Level::File),
+            Setting::new("broker.id", "1", "f:2").at(Level::File),
+            Setting::new("num.partitions", "4", "f:3").at(Level::File),
+            Setting::new("node.id", "2", "environment KAFKA_NODE_ID").at(Level::Environment),
+        ];
+        let (config, _) = BrokerConfig::from_settings(&given).unwrap();
+        assert_eq!(config.node_id, 3);
+        assert_eq!(config.num_partitions, 4);
+        assert_eq!(config.values.origin("num.partitions"), Some("f:3"));
+        assert_eq!(config.values.origin("node.id"), Some("--node-id"));
+    }
+
+    #[test]
+    fn two_names_for_one_property_in_a_file_are_refused() {
+        let given = [
+            Setting::new("broker.id", "1", "f:1").at(Level::File),
+            Setting::new("node.id", "2", "f:2").at(Level::File),
+        ];
+        assert_eq!(
+            BrokerConfig::from_settings(&given).unwrap_err().to_string(),
+            "node.id is given twice: 1 (f:1) and 2 (f:2)"
+        );
+    }
+
+    #[test]
+    fn a_cluster_id_is_what_fits_in_a_line() {
+        let (named, _) = config(&[("tally.cluster.id", "4L6g3nShT-eMCtK--X86sw")]);
+        assert_eq!(named.cluster_id.as_deref(), Some("4L6g3nShT-eMCtK--X86sw"));
+        check_refused(
+            &[("tally.cluster.id", "a b")],
+            "tally.cluster.id=a b: must be 1 to 255 visible ASCII characters (--set)",
+        );
     }
 
     #[test]

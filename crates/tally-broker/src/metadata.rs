@@ -120,6 +120,14 @@ pub(crate) enum OpenError {
         /// What was configured.
         configured: i32,
     },
+    /// The data belongs to another cluster.
+    #[error("this data belongs to cluster {stored}, but tally.cluster.id is {configured}")]
+    OtherCluster {
+        /// Whose data it is.
+        stored: String,
+        /// What was configured.
+        configured: String,
+    },
     /// What was set at run time does not go together with what is given at start.
     #[error("with what was set at run time: {0}")]
     Dynamic(ChangeError),
@@ -591,11 +599,18 @@ impl Identity {
                 configured: config.node_id,
             });
         }
+        let cluster_id = match (entries.get(record::CLUSTER_ID), &config.cluster_id) {
+            (Some(stored), Some(configured)) if stored != configured => {
+                return Err(OpenError::OtherCluster {
+                    stored: stored.clone(),
+                    configured: configured.clone(),
+                });
+            }
+            (Some(id), _) | (None, Some(id)) => id.clone(),
+            (None, None) => new_cluster_id(random),
+        };
         let identity = Identity {
-            cluster_id: match entries.get(record::CLUSTER_ID) {
-                Some(stored) => stored.clone(),
-                None => new_cluster_id(random),
-            },
+            cluster_id,
             incarnation: record::number(entries, record::INCARNATION)?.unwrap_or(0) + 1,
             features_epoch: record::number(entries, record::FEATURES_EPOCH)?.unwrap_or(0),
             next_producer_id: record::number(entries, record::NEXT_PRODUCER_ID)?.unwrap_or(0),

@@ -14,8 +14,19 @@ const HEAD: &str = "\
 
 Written from the table in `crates/tally-broker/src/config/properties.rs` by the test `configuration_document`.
 
-A property is given by `tally serve --set KEY=VALUE`; some have a flag of their own (`tally serve --help`). Names and
-defaults are those of Apache Kafka 4.3.1 unless the text says otherwise. A misspelt name is an error. A topic's property
+A property is given, the strongest first, by
+
+1. `tally serve --set KEY=VALUE`; some have a flag of their own (`tally serve --help`);
+2. an environment variable, by the rule of Kafka's container image: `KAFKA_LOG_RETENTION_MS` is `log.retention.ms` (`_` for a
+   dot, `__` for an underscore, `___` for a hyphen), `TALLY_SHARDS` is `tally.shards`, `CLUSTER_ID` is `tally.cluster.id`;
+3. a file in the syntax of Kafka's `server.properties`: `tally serve FILE`. Listeners named in `controller.listener.names` are
+   left out.
+
+`tally serve FILE --check-config` checks all of it, addresses and the data directory included, and starts nothing;
+`--print-config` prints what was given and where, `--print-config=all` every property. What was set at run time is
+stronger than all of these.
+
+Names and defaults are those of Apache Kafka 4.3.1 unless the text says otherwise. A misspelt name is an error. A topic's property
 is given with CreateTopics and changed at run time; where the topic does not set it, the broker's property of the second column holds.
 
 - **honoured**: it does what it says.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
 use crate::output::Format;
@@ -28,7 +28,7 @@ struct Command {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     /// Run the broker until it is told to stop
-    Serve(Serve),
+    Serve(Box<ServeFile>),
     /// Show what a data directory or one of its files holds; needs no broker and changes nothing
     Dump(Dump),
     /// Check what is there
@@ -45,7 +45,7 @@ enum Verify {
 /// What the command line asks for.
 pub(crate) enum Chosen {
     /// `tally serve`.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// `tally dump`.
     Dump(Dump),
     /// `tally verify log`.
@@ -108,9 +108,24 @@ pub(crate) struct VerifyLog {
     pub(crate) output: Format,
 }
 
+/// What `tally serve` takes, and `tally` alone does not: there a first word is a subcommand.
+#[derive(Args, Debug)]
+struct ServeFile {
+    /// File of properties, as Kafka's server.properties; the environment (KAFKA_LOG_RETENTION_MS for log.retention.ms) is
+    /// stronger than it, flags are stronger than both
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
 /// The flags of `tally serve`.
 #[derive(Args, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Serve {
+    /// That of [`ServeFile`].
+    #[arg(skip)]
+    pub(crate) file: Option<PathBuf>,
+
     /// Data directory [default: ./tally-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
@@ -147,9 +162,33 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) exit_with_parent: bool,
 
+    /// Check the configuration and what it names, without starting; the exit code is 0 or 2
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    /// Print the properties that were given, or all of them, as a file of properties, without starting
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "differences"
+    )]
+    pub(crate) print_config: Option<Shown>,
+
     /// What to log, in the form of RUST_LOG, which it wins over [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+}
+
+/// Which properties are printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shown {
+    /// Those that were given
+    Differences,
+    /// All, with their defaults
+    All,
 }
 
 /// Reads the command line; a mistake in it ends the process with code 2.
@@ -159,10 +198,13 @@ pub(crate) fn parse() -> Chosen {
 
 fn chosen(command: Command) -> Chosen {
     match command.subcommand {
-        Some(Subcommands::Serve(serve)) => Chosen::Serve(serve),
+        Some(Subcommands::Serve(given)) => {
+            let ServeFile { file, serve } = *given;
+            Chosen::Serve(Box::new(Serve { file, ..serve }))
+        }
         Some(Subcommands::Dump(dump)) => Chosen::Dump(dump),
         Some(Subcommands::Verify(Verify::Log(verify))) => Chosen::VerifyLog(verify),
-        None => Chosen::Serve(command.serve),
+        None => Chosen::Serve(Box::new(command.serve)),
     }
 }
 
@@ -176,7 +218,7 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
 }
 
 impl Serve {
-    /// The properties that were given, each with the flag that gave it.
+    /// The properties that were given by flags, each with the flag that gave it.
     pub(crate) fn settings(&self) -> Vec<Setting> {
         let flags = [
             ("--data", "log.dirs", &self.data),
@@ -208,7 +250,7 @@ mod tests {
     #[track_caller]
     fn parsed(line: &str) -> Serve {
         match chosen(Command::try_parse_from(line.split(' ')).unwrap()) {
-            Chosen::Serve(serve) => serve,
+            Chosen::Serve(serve) => *serve,
             Chosen::Dump(_) | Chosen::VerifyLog(_) => panic!("{line} is tally serve"),
         }
     }
@@ -252,8 +294,23 @@ mod tests {
                 "l= --set",
             ]
         );
+        assert_eq!(serve.file, None);
         assert!(serve.exit_with_parent);
         assert_eq!(serve.port_file, Some(PathBuf::from("f")));
+    }
+
+    #[test]
+    fn a_file_of_properties_is_named_first_or_last() {
+        for line in ["tally serve f --node-id 3", "tally serve --node-id 3 f"] {
+            assert_eq!(parsed(line).file, Some(PathBuf::from("f")), "{line}");
+        }
+        let shown = |line| parsed(line).print_config;
+        assert_eq!(shown("tally serve f"), None);
+        assert_eq!(
+            shown("tally serve --print-config f"),
+            Some(Shown::Differences)
+        );
+        assert_eq!(shown("tally --print-config=all"), Some(Shown::All));
     }
 
     #[test]
@@ -263,6 +320,8 @@ mod tests {
             "tally --set =v",
             "tally srve",
             "tally serve --port 1",
+            "tally serve f g",
+            "tally serve --print-config=some",
         ] {
             assert!(Command::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -13,6 +13,7 @@ mod output;
 mod port_file;
 mod port_holder;
 mod serve;
+mod settings;
 mod verify;
 
 use std::process::ExitCode;

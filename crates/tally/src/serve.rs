@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::Serve;
 use crate::output::{complain, print};
-use crate::{banner, limits, port_file, port_holder};
+use crate::{banner, limits, port_file, port_holder, settings};
 
 /// Longest time that a clean stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,10 +39,26 @@ pub(crate) fn run(args: &Serve) -> ExitCode {
 
 fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
     let loggers = start_log(args.log.as_deref())?;
+    let given = settings::given(args)?;
     let (config, warnings) =
-        BrokerConfig::from_settings(&args.settings()).map_err(|error| error.to_string())?;
-    for warning in &warnings {
+        BrokerConfig::from_settings(&given.settings).map_err(|error| error.to_string())?;
+    for warning in warnings
+        .iter()
+        .map(ToString::to_string)
+        .chain(given.warning)
+    {
         tracing::warn!("{warning}");
+    }
+    if args.check_config {
+        settings::check(&config)?;
+    }
+    if let Some(shown) = args.print_config {
+        print(&settings::printed(&config, shown));
+    } else if args.check_config {
+        print("the configuration can be used\n");
+    }
+    if args.check_config || args.print_config.is_some() {
+        return Ok(0);
     }
     limits::raise_open_files();
     if let Some(path) = &args.port_file {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::properties::{ALIASES, broker_property, similar_broker_property};
 use super::property::parse_boolean;
-use super::{ConfigError, Dynamic, Setting};
+use super::{ConfigError, Dynamic, Level, Setting};
 
 /// What was given for one property.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +16,7 @@ struct Given {
     name: String,
     value: String,
     origin: String,
+    level: Level,
 }
 
 /// The broker's properties by name: those changed at run time, those given at start, and the defaults.
@@ -29,6 +30,9 @@ impl Values {
     /// Checks each setting against the table and keeps it under its property's own name.
     pub(super) fn collect(settings: &[Setting]) -> Result<Values, ConfigError> {
         let mut given: BTreeMap<String, Given> = BTreeMap::new();
+        let mut settings: Vec<&Setting> = settings.iter().collect();
+        // Stable: of one level the last one counts.
+        settings.sort_by_key(|setting| setting.level);
         for setting in settings {
             let name = ALIASES
                 .iter()
@@ -89,6 +93,12 @@ impl Values {
     #[must_use]
     pub fn dynamic(&self) -> &Dynamic {
         &self.dynamic
+    }
+
+    /// Where a property was given at start, if it was.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Option<&str> {
+        self.given.get(name).map(|given| given.origin.as_str())
     }
 
     /// What was given, by name: (name, value).
@@ -181,10 +191,15 @@ fn check(name: &str, setting: &Setting) -> Result<Given, ConfigError> {
         name: setting.name.clone(),
         value: value.to_owned(),
         origin: setting.origin.clone(),
+        level: setting.level,
     })
 }
 
-/// Repeating a name is a correction; two names or two ways that disagree are a mistake that nobody should guess about.
+/// Repeating a name is a correction, and so is what a stronger level says; two names, or two flags, that disagree are a
+/// mistake that nobody should guess about.
 fn is_conflict(earlier: &Given, next: &Given) -> bool {
-    earlier.value != next.value && (earlier.name != next.name || earlier.origin != next.origin)
+    let by_two_flags = next.level == Level::CommandLine && earlier.origin != next.origin;
+    earlier.value != next.value
+        && earlier.level == next.level
+        && (earlier.name != next.name || by_two_flags)
 }

@@ -154,6 +154,159 @@ fn a_data_directory_that_cannot_be_used_is_refused() {
     check_refused(&["--listen", ":0", "--data", data], data);
 }
 
+/// Kafka's own example, for a single node, with a change or two.
+const SERVER_PROPERTIES: &str = "\
+# The role of this server
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+socket.request.max.bytes=104857600
+log.dirs=/no/such/directory
+num.partitions=5
+offsets.topic.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.retention.check.interval.ms=300000
+";
+
+/// Flags for where a test listens and keeps its data, which win over a file and the environment.
+fn listen_in(dir: &Path) -> Vec<String> {
+    let data = dir.join("data").to_str().expect("text").to_owned();
+    let flags = ["--data", &data, "--listen", "127.0.0.1:0"];
+    flags.map(str::to_owned).to_vec()
+}
+
+fn written(dir: &Path, text: &str) -> String {
+    let file = dir.join("server.properties");
+    std::fs::write(&file, text).expect("a file of ours");
+    file.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn kafkas_file_of_properties_is_taken_as_it_is() {
+    let dir = new_dir();
+    let file = written(dir.path(), SERVER_PROPERTIES);
+    let mut served = Served::start(dir.path(), &[&file]);
+    let topics = served.line_with("auto-create");
+    assert!(topics.contains("on (5 partitions)"), "{topics}");
+    served.signal(Signal::TERM);
+    let (status, _, log) = served.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("properties have no meaning here"), "{log}");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let dir = new_dir();
+    let file = written(
+        dir.path(),
+        "num.partitions=2\nlog.retention.ms=1\nnode.id=4\n",
+    );
+    let output = tally()
+        .args(listen_in(dir.path()))
+        .args([&file, "--print-config", "--set", "node.id=6"])
+        .env("KAFKA_LOG_RETENTION_MS", "2")
+        .env("KAFKA_NODE_ID", "5")
+        .env("KAFKA_HEAP_OPTS", "-Xmx1G")
+        .env("KAFKA_SERVICE_HOST", "10.0.0.1")
+        .output()
+        .expect("tally can be run");
+    let log = String::from_utf8(output.stderr).expect("text");
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    for line in [
+        "# environment KAFKA_LOG_RETENTION_MS\nlog.retention.ms=2\n",
+        "# --set\nnode.id=6\n",
+        "# server.properties:1\nnum.partitions=2\n",
+    ] {
+        assert!(printed.contains(line), "{line:?} is not in {printed}");
+    }
+    assert!(
+        log.contains("environment: no property is meant by KAFKA_SERVICE_HOST"),
+        "{log}"
+    );
+    assert!(!log.contains("HEAP"), "{log}");
+    assert!(!dir.path().join("data").exists(), "nothing was started");
+}
+
+#[test]
+fn mistakes_in_the_file_and_the_environment_are_refused() {
+    let dir = new_dir();
+    let file = written(dir.path(), "num.partitions=1\n\nlog.retension.ms=1\n");
+    check_refused(
+        &[&file],
+        "tally: log.retension.ms: unknown property. Did you mean log.retention.ms? (server.properties:3)",
+    );
+    let missing = dir.path().join("missing");
+    check_refused(&[missing.to_str().expect("text")], "tally: cannot read ");
+    let output = tally()
+        .env("KAFKA_NUM_PARTITION", "1")
+        .output()
+        .expect("tally can be run");
+    assert_eq!(output.status.code(), Some(2));
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(log.contains("(environment KAFKA_NUM_PARTITION)"), "{log}");
+}
+
+#[test]
+fn a_configuration_is_checked_without_starting() {
+    let dir = new_dir();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").expect("a file of ours");
+    let good = tally()
+        .args(listen_in(dir.path()))
+        .arg("--check-config")
+        .output()
+        .expect("tally can be run");
+    assert_eq!(good.status.code(), Some(0));
+    assert_eq!(good.stdout, b"the configuration can be used\n");
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+    let below_a_file = file.join("data");
+    check_refused(
+        &[
+            "--check-config",
+            "--data",
+            below_a_file.to_str().expect("text"),
+        ],
+        "is not a directory",
+    );
+    check_refused(
+        &["--check-config", "--advertise", "no-such-host.invalid:9092"],
+        "tally: advertised.listeners: no-such-host.invalid cannot be resolved",
+    );
+    check_refused(
+        &["--check-config", "--set", "num.partitions=0"],
+        "num.partitions=0: must be at least 1",
+    );
+}
+
+#[test]
+fn the_data_of_another_cluster_is_refused() {
+    let dir = new_dir();
+    let mut first = Served::start(dir.path(), &["--set", "tally.cluster.id=first"]);
+    let line = first.line_with("cluster");
+    assert!(line.contains("cluster first"), "{line}");
+    first.signal(Signal::TERM);
+    assert!(first.ended().0.success());
+    let output = tally()
+        .args(listen_in(dir.path()))
+        .env("CLUSTER_ID", "second")
+        .output()
+        .expect("tally can be run");
+    assert_eq!(output.status.code(), Some(2));
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        log.contains("this data belongs to cluster first, but tally.cluster.id is second"),
+        "{log}"
+    );
+}
+
 #[test]
 fn a_taken_port_names_who_has_it() {
     let dir = new_dir();

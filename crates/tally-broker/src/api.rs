@@ -53,7 +53,7 @@ mod write_txn_markers;
 pub(crate) use fetch::Sessions as FetchSessions;
 pub(crate) use init_producer_id::PlainProducerIds;
 
-use crate::config::{Address, BrokerConfig};
+use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::shards::{Asked, Shards};
@@ -71,7 +71,7 @@ use tally_protocol::frame::{self, HeadError, RequestHead};
 use tally_protocol::ids::coordinator_partition;
 use tally_protocol::request::FromBody;
 use tally_protocol::response::Piece;
-use tally_protocol::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, api_table};
+use tally_protocol::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, api_table};
 use tally_shard::{
     Call, Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, Speaker, WaiterId,
 };
@@ -182,6 +182,20 @@ impl Node {
             },
             index,
         ))
+    }
+
+    /// in `commit` an offset is not synced before the records below it are. Called before the offset is written down:
+    /// what is handed over first can't be lost alone. In `always` an append has seen to that.
+    pub(crate) fn secure_input<'a>(&self, offsets: impl IntoIterator<Item = (&'a str, i32, i64)>) {
+        if self.config.durability != Durability::Commit {
+            return;
+        }
+        for (topic, partition, offset) in offsets {
+            if let Some(id) = self.metadata.partition_id(topic, partition) {
+                let upto = Some(Offset(offset));
+                self.shards.tell(id, ShardMessage::Secure { upto });
+            }
+        }
     }
 
     /// Asks a transaction coordinator.

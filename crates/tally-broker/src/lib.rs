@@ -8,6 +8,7 @@
 mod api;
 mod broker;
 pub mod config;
+mod durability;
 mod loggers;
 mod metadata;
 mod server;

@@ -6,3 +6,4 @@ pub(crate) mod connection;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod shards;
+pub(crate) mod sync;

@@ -31,7 +31,7 @@ pub use inspection::{Inspected, Inspection};
 pub use message::{
     AppendOutcome, AppendRefusal, Deadline, EpochEnd, Isolation, LeaderEpochCheck, MarkerResult,
     MarkerTarget, OffsetLookup, OffsetQuery, Outbox, Outgoing, PartitionRole, PartitionSettings,
-    ReadOutcome, ReadRequest, ReplyTo, ShardMessage, ShardReply, WaiterId,
+    ReadOutcome, ReadRequest, ReplyTo, ShardMessage, ShardReply, TransactionRequest, WaiterId,
 };
 pub use ordered_sessions::{Call, Speaker};
 pub use retention::RetentionSettings;

@@ -181,6 +181,30 @@ pub struct MarkerTarget {
 /// How one marker went.
 pub type MarkerResult = (TopicPartition, ErrorCode);
 
+/// A client's command for a transaction coordinator, on its way.
+#[derive(Debug)]
+pub struct TransactionRequest {
+    /// The command.
+    pub command: transactions::Command,
+    /// Whom to answer.
+    pub to: ReplyTo,
+    /// Who must not have been overtaken (D-8).
+    pub speaker: Option<Speaker>,
+    /// The partitions whose records so far survive whatever is appended from now on.
+    pub secured: Vec<TopicPartition>,
+}
+
+impl TransactionRequest {
+    pub(crate) fn new(command: transactions::Command, to: ReplyTo) -> TransactionRequest {
+        TransactionRequest {
+            command,
+            to,
+            speaker: None,
+            secured: Vec::new(),
+        }
+    }
+}
+
 /// What a shard can be asked to do.
 #[derive(Debug)]
 pub enum ShardMessage {
@@ -304,6 +328,14 @@ pub enum ShardMessage {
         /// Whom to answer.
         to: ReplyTo,
     },
+    /// Have what lies below `upto`, or everything, survive whatever is appended after this (E-7, R-18). Only asked in
+    /// `commit`.
+    Secure {
+        /// The end, or everything.
+        upto: Option<Offset>,
+    },
+    /// An EndTxn whose transaction has been secured (E-7).
+    Secured(Box<TransactionRequest>),
     /// A command for the groups hosted here.
     Group {
         /// The command.
@@ -441,6 +473,15 @@ pub enum Outgoing {
         coordinator: PartitionId,
         /// What to write where.
         set: MarkerSet,
+    },
+    /// A commit that has to wait until its data can survive it (E-7): [`ShardMessage::Secure`] for each of the partitions,
+    /// then [`ShardMessage::Secured`] for the coordinator.
+    Secure {
+        /// The coordinator's partition.
+        coordinator: PartitionId,
+        /// The commit, to be given back; [`TransactionRequest::secured`] says where, partitions that are gone are left out
+        /// (E-8).
+        request: Box<TransactionRequest>,
     },
     /// A message for the owner of a partition.
     ToPartition(PartitionId, ShardMessage),

@@ -4,7 +4,9 @@
 //! append; the producers' state is what a replay of the log would give (N6).
 
 use crate::coordinator::Hosted;
-use crate::message::{EpochEnd, Isolation, PartitionSettings, ReadOutcome, ReadRequest, WaiterId};
+use crate::message::{
+    EpochEnd, Isolation, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, WaiterId,
+};
 use bytes::BytesMut;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,7 +14,7 @@ use tally_producer_state::{AbortedTransaction, ProducerStates, collect_aborted};
 use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerId, batch,
 };
-use tally_storage::{Entry, Journal, SegmentJournal, Ticket};
+use tally_storage::{Durability, Entry, Journal, SegmentJournal, Ticket};
 
 /// The state of a partition.
 #[derive(Debug)]
@@ -23,9 +25,43 @@ pub(crate) struct Partition {
     pub(crate) hosted: Hosted,
     /// First offset not sequenced yet (LEO).
     pub(crate) log_end: Offset,
-    /// First offset not durable yet (HW).
+    /// First offset not durable yet (HW): not in place or not synced, as the mode says for this partition (8.1).
     pub(crate) high_watermark: Offset,
+    /// What moves the bounds of readers.
+    pub(crate) bounds: Bounds,
     waiters: BTreeMap<WaiterId, Isolation>,
+}
+
+/// What moves the bounds of a partition's readers (the second table of 8.1, D-12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bounds {
+    /// An append whose ticket is durable moves the high watermark, and with it lets go of decided transactions: `os`,
+    /// `memory`, `always`.
+    Appends,
+    /// The same, but a decided transaction holds readers of committed data until its marker is synced: the data in `commit`.
+    AppendsAndSyncs,
+    /// Nobody sees what is not synced: the internal topics in `commit`.
+    Syncs,
+}
+
+impl Bounds {
+    fn of(durability: Durability, role: PartitionRole) -> Bounds {
+        match (durability, role) {
+            (Durability::Memory | Durability::Os | Durability::Always, _) => Bounds::Appends,
+            (Durability::Commit, PartitionRole::Data) => Bounds::AppendsAndSyncs,
+            (Durability::Commit, PartitionRole::Transactions | PartitionRole::Groups) => {
+                Bounds::Syncs
+            }
+        }
+    }
+}
+
+/// What a partition's log amounts to.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) producers: ProducerStates,
+    pub(crate) hosted: Hosted,
+    pub(crate) log_end: Offset,
 }
 
 /// Where a batch went.
@@ -40,10 +76,14 @@ impl Partition {
     pub(crate) fn new(
         id: PartitionId,
         settings: PartitionSettings,
-        producers: ProducerStates,
-        hosted: Hosted,
-        log_end: Offset,
+        durability: Durability,
+        replayed: Replayed,
     ) -> Partition {
+        let Replayed {
+            producers,
+            hosted,
+            log_end,
+        } = replayed;
         let mut partition = Partition {
             id,
             settings,
@@ -52,6 +92,7 @@ impl Partition {
             log_end,
             // LR-57: what recovery kept is durable in the sense of the running mode.
             high_watermark: log_end,
+            bounds: Bounds::of(durability, settings.role),
             waiters: BTreeMap::new(),
         };
         partition.producers.high_watermark(log_end);
@@ -112,27 +153,52 @@ impl Partition {
         }
     }
 
+    /// Whether answers to appends here wait for a sync: in `always`, and with `flush.messages=1`.
+    pub(crate) fn syncs_each_append(&self, durability: Durability) -> bool {
+        durability == Durability::Always || self.settings.log.sync_every_append
+    }
+
     /// Moves the high watermark; returns the fetches that may now see more (F-4).
     pub(crate) fn advance(&mut self, log_start: Offset, high_watermark: Offset) -> Vec<WaiterId> {
         let stable_before = self.last_stable_offset(log_start);
-        assert!(
-            high_watermark >= self.high_watermark,
-            "the high watermark never falls"
-        );
+        self.raise_high_watermark(high_watermark);
+        if self.bounds == Bounds::Appends {
+            self.producers.high_watermark(high_watermark);
+        }
+        self.woken(true, stable_before, log_start)
+    }
+
+    /// Everything below `end` is synced: what `commit` holds back until then is let go; returns the fetches that may now
+    /// see more.
+    pub(crate) fn synced(&mut self, log_start: Offset, end: Offset) -> Vec<WaiterId> {
+        let stable_before = self.last_stable_offset(log_start);
+        let seen_before = self.high_watermark;
+        if self.bounds == Bounds::Syncs {
+            self.raise_high_watermark(end);
+        }
+        self.producers.high_watermark(end);
+        self.woken(self.high_watermark > seen_before, stable_before, log_start)
+    }
+
+    fn raise_high_watermark(&mut self, high_watermark: Offset) {
         assert!(
             high_watermark <= self.log_end,
             "nothing beyond the log end is durable"
         );
-        self.high_watermark = high_watermark;
-        self.producers.high_watermark(high_watermark);
-        let stable_moved = self.last_stable_offset(log_start) > stable_before;
+        // Never down: a topic whose flush.messages has been changed may hear of an append before one that waits for its sync.
+        self.high_watermark = self.high_watermark.max(high_watermark);
+    }
+
+    /// The fetches that a move of the bounds wakes.
+    fn woken(&mut self, seen: bool, stable_before: Offset, log_start: Offset) -> Vec<WaiterId> {
         if self.waiters.is_empty() {
             return Vec::new();
         }
+        let stable_moved = self.last_stable_offset(log_start) > stable_before;
         let mut woken = Vec::new();
         self.waiters.retain(|waiter, isolation| {
             let wakes = match isolation {
-                Isolation::ReadUncommitted => true,
+                Isolation::ReadUncommitted => seen,
                 Isolation::ReadCommitted => stable_moved,
             };
             if wakes {

@@ -5,7 +5,7 @@
 
 use crate::coordinator::Hosted;
 use crate::message::{PartitionRole, PartitionSettings};
-use crate::partition::Partition;
+use crate::partition::{Partition, Replayed};
 use crate::shard::ShardSettings;
 use std::ops::ControlFlow;
 use tally_producer_state::{AbortedTransaction, Marker, ProducerStates};
@@ -27,11 +27,13 @@ pub(crate) fn open(
     let recovered = journal.open_partition(id, log)?;
     let mut hosted = Hosted::new(settings.role, shard);
     if recovered.log_end == Offset::ZERO {
-        let producers = ProducerStates::new(shard.seed);
-        return Ok((
-            Partition::new(id, settings, producers, hosted, Offset::ZERO),
-            recovered.cut,
-        ));
+        let replayed = Replayed {
+            producers: ProducerStates::new(shard.seed),
+            hosted,
+            log_end: Offset::ZERO,
+        };
+        let partition = Partition::new(id, settings, journal.durability(), replayed);
+        return Ok((partition, recovered.cut));
     }
     let (mut producers, from) = match settings.role {
         PartitionRole::Data => newest_snapshot(journal, id, &recovered, shard.seed),
@@ -54,7 +56,12 @@ pub(crate) fn open(
     for row in aborted {
         journal.append_transaction_row(id, row.last_offset, &row.encode())?;
     }
-    let partition = Partition::new(id, settings, producers, hosted, recovered.log_end);
+    let replayed = Replayed {
+        producers,
+        hosted,
+        log_end: recovered.log_end,
+    };
+    let partition = Partition::new(id, settings, journal.durability(), replayed);
     if from < recovered.log_end {
         partition.write_snapshot(journal, recovered.log_end);
     }

@@ -12,9 +12,11 @@ mod retain;
 
 use crate::compaction::CompactorSettings;
 use crate::coordinator::Hosted;
-use crate::message::{Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply};
+use crate::message::{
+    Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply, TransactionRequest,
+};
 use crate::ordered_sessions::OrderedSessions;
-use crate::partition::Partition;
+use crate::partition::{Bounds, Partition};
 use crate::recovery;
 use crate::waiting::{Held, Waiting};
 use append::MarkerOrder;
@@ -22,8 +24,8 @@ use coordinators::{Occasion, OffsetsInTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tally_groups as groups;
-use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, PartitionId};
-use tally_storage::{Journal, JournalState, SegmentJournal, StorageError};
+use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId};
+use tally_storage::{Journal, JournalState, SegmentJournal, StorageError, Ticket};
 use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
 
@@ -194,16 +196,28 @@ impl Shard {
         message: ShardMessage,
         outbox: &mut Outbox,
     ) {
+        // D-6: whoever was answered by another shard after this sync must find here what was synced with it.
+        let durable = self.journal.durable();
+        if self.waiting.first().is_some_and(|first| first <= durable) {
+            self.release(now, outbox);
+        }
         match message {
             ShardMessage::InOrder {
                 speaker,
                 message,
                 to,
             } => {
-                if self.ordered_sessions.admit(id, &speaker) {
+                if !self.ordered_sessions.admit(id, &speaker) {
+                    self.reply(to, ShardReply::Overtaken);
+                } else if let ShardMessage::Transaction { command, to } = *message {
+                    let ending = TransactionRequest {
+                        speaker: Some(speaker),
+                        ..TransactionRequest::new(command, to)
+                    };
+                    self.transaction(now, id, ending);
+                } else {
                     return self.handle(now, id, *message, outbox);
                 }
-                self.reply(to, ShardReply::Overtaken);
             }
             ShardMessage::Append { batch, guard, to } => self.append(now, id, batch, guard, to),
             ShardMessage::BeginVerification {
@@ -222,14 +236,14 @@ impl Shard {
                         now,
                     )
                 });
-                self.reply(to, ShardReply::Verification(verification));
+                self.reply_in_place(to, ShardReply::Verification(verification));
             }
             ShardMessage::Read { request, to } => {
                 let outcome = match self.partitions.get_mut(&id) {
                     Some(partition) => partition.read(&self.journal, &request),
                     None => Err(self.absent(id)),
                 };
-                self.reply(to, ShardReply::Read(outcome));
+                self.reply_in_place(to, ShardReply::Read(outcome));
             }
             ShardMessage::FindOffset {
                 query,
@@ -238,7 +252,7 @@ impl Shard {
                 to,
             } => {
                 let lookup = self.find_offset(id, query, isolation, current_leader_epoch);
-                self.reply(to, ShardReply::Offset(lookup));
+                self.reply_in_place(to, ShardReply::Offset(lookup));
             }
             other => self.handle_coordination(now, id, other, outbox),
         }
@@ -254,7 +268,19 @@ impl Shard {
         outbox: &mut Outbox,
     ) {
         match message {
-            ShardMessage::Transaction { command, to } => self.transaction(now, id, command, to),
+            ShardMessage::Transaction { command, to } => {
+                self.transaction(now, id, TransactionRequest::new(command, to));
+            }
+            ShardMessage::Secure { upto } => self.secure(id, upto),
+            ShardMessage::Secured(request) => {
+                // Others may have come in between (D-8).
+                let overtaken = |speaker| !self.ordered_sessions.admit(id, &speaker);
+                if request.speaker.is_some_and(overtaken) {
+                    self.reply(request.to, ShardReply::Overtaken);
+                } else {
+                    self.transaction(now, id, *request);
+                }
+            }
             ShardMessage::Group {
                 command,
                 size_bytes,
@@ -340,7 +366,7 @@ impl Shard {
                 to,
             } => {
                 let end = self.find_epoch_end(id, epoch, current_leader_epoch);
-                self.reply(to, ShardReply::EpochEnd(end));
+                self.reply_in_place(to, ShardReply::EpochEnd(end));
             }
             ShardMessage::DeleteRecords { before, to } => {
                 let deleted = self.delete_records(id, before, outbox);
@@ -400,6 +426,8 @@ impl Shard {
             | ShardMessage::Read { .. }
             | ShardMessage::FindOffset { .. }
             | ShardMessage::Transaction { .. }
+            | ShardMessage::Secure { .. }
+            | ShardMessage::Secured { .. }
             | ShardMessage::Group { .. }
             | ShardMessage::TransactionalOffsets { .. }
             | ShardMessage::AppendMarker { .. }
@@ -436,10 +464,66 @@ impl Shard {
         }
     }
 
-    /// A reply waits for everything it could have seen.
+    /// A reply waits for everything it could have seen that the mode keeps.
     fn reply(&mut self, to: ReplyTo, reply: ShardReply) {
         let ticket = self.journal.barrier();
-        self.waiting.hold(ticket, Held::Reply(to, reply));
+        self.hold(Some(ticket), Held::Reply(to, reply));
+    }
+
+    /// A reply that promises what is in place, or shows nothing that is not synced where the mode syncs.
+    fn reply_in_place(&mut self, to: ReplyTo, reply: ShardReply) {
+        self.waiting.hold_in_place(Held::Reply(to, reply));
+    }
+
+    /// Holds `held` until `ticket` is durable.
+    fn hold(&mut self, ticket: Option<Ticket>, held: Held) {
+        match ticket {
+            Some(ticket) => self.waiting.hold(ticket, self.journal.durable(), held),
+            None => self.waiting.hold_in_place(held),
+        }
+    }
+
+    /// A message leaves when what its receiver does can't survive without what was appended before it (E-5, N13).
+    fn send(&mut self, message: Outgoing) {
+        let ticket = (!self.journal.prefix_ordered()).then(|| self.journal.barrier());
+        self.hold(ticket, Held::Message(message));
+    }
+
+    /// In `commit`, where only what must be synced is: has everything in `id` synced, and moves its readers' bounds then. In
+    /// the other modes an append has done all that there is to do.
+    fn hand_over(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else {
+            return;
+        };
+        if partition.bounds == Bounds::Appends {
+            return;
+        }
+        let end = partition.log_end;
+        let ticket = self.journal.hand_over(id, None);
+        self.hold(Some(ticket), Held::Synced(id, end));
+    }
+
+    /// The same for what lies below `upto`, before something that must not survive without it (E-7, R-18).
+    fn secure(&mut self, id: PartitionId, upto: Option<Offset>) {
+        match upto {
+            None => self.hand_over(id),
+            Some(_) if self.partitions.contains_key(&id) => {
+                // Nobody waits for it: what is handed over after it does.
+                self.journal.hand_over(id, upto);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The first ticket that something here waits for, if its sync is not done.
+    #[must_use]
+    pub fn awaits(&self) -> Option<Ticket> {
+        self.waiting.first()
+    }
+
+    /// Lets go of what has been synced meanwhile.
+    pub fn synced(&mut self, now: Now, outbox: &mut Outbox) {
+        self.release(now, outbox);
     }
 
     /// Lets go of what has become durable.
@@ -458,6 +542,12 @@ impl Shard {
                         outbox.wakes.extend(partition.advance(log_start, offset));
                     }
                 }
+                Held::Synced(id, offset) => {
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        let log_start = self.journal.log_start(id);
+                        outbox.wakes.extend(partition.synced(log_start, offset));
+                    }
+                }
             }
         }
     }
@@ -473,8 +563,11 @@ impl Shard {
                     outbox.messages.extend(message.failed_markers(id));
                 }
                 // A coordinator that is loaded again asks for its markers again; ids are asked for when they are needed.
-                Held::Message(Outgoing::Markers { .. } | Outgoing::ProducerIds)
-                | Held::HighWatermark(..) => {}
+                Held::Message(
+                    Outgoing::Markers { .. } | Outgoing::Secure { .. } | Outgoing::ProducerIds,
+                )
+                | Held::HighWatermark(..)
+                | Held::Synced(..) => {}
             }
         }
         outbox.reloaded = true;

@@ -67,6 +67,22 @@ impl DataDir {
         })
     }
 
+    /// Opens a directory of a run that keeps nothing: whatever another such run has left is removed.
+    pub fn open_empty(path: impl AsRef<Path>) -> Result<DataDir, OpenDirError> {
+        let root = path.as_ref().to_owned();
+        disk::make_directories(&root).map_err(cannot("create", &root))?;
+        let lock = take_lock(&root)?;
+        remove_all_but_the_lock(&root).map_err(cannot("empty", &root))?;
+        drop(lock);
+        DataDir::open(root)
+    }
+
+    /// Removes everything: the last thing of a run that keeps nothing.
+    pub fn remove_everything(&self) -> io::Result<()> {
+        remove_all_but_the_lock(&self.root)?;
+        disk::remove_directory(&self.root)
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -264,6 +280,20 @@ pub(crate) fn list_partitions(root: &Path) -> io::Result<Vec<PartitionId>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+fn remove_all_but_the_lock(root: &Path) -> io::Result<()> {
+    for name in disk::names(root)?.unwrap_or_default() {
+        let path = root.join(&name);
+        if name == LOCK {
+            continue;
+        }
+        match disk::names(&path) {
+            Ok(Some(_)) => disk::remove_directory(&path)?,
+            Ok(None) | Err(_) => disk::remove_if_present(&path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether the directory is new.

@@ -3,6 +3,8 @@
 //! [`Broker::shared`] is one process for all tests of a program; [`Broker::start`] is one for a single test, which may
 //! kill it and start it again on its data. What runs is the `tally` binary that the caller names, unless:
 //! - `TALLY_TEST_BROKER=HOST:PORT` points the shared tests at a broker that runs already;
+//! - `TALLY_TEST_SET=KEY=VALUE` gives a property to every broker that does not have it from its test, to run tests with
+//!   another durability;
 //! - `TALLY_TEST_REFERENCE=1` runs `scripts/reference-kafka` instead, to see whether a test asks for what Apache Kafka does.
 
 use crate::client::Client;
@@ -20,6 +22,15 @@ const SETTINGS: [&str; 2] = [
     "group.initial.rebalance.delay.ms=0",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms=200",
 ];
+
+fn owned(settings: &[&str]) -> impl Iterator<Item = String> {
+    settings.iter().map(|&setting| setting.to_owned())
+}
+
+/// What every broker gets; what comes later wins.
+fn everywhere() -> impl Iterator<Item = String> {
+    owned(&SETTINGS).chain(std::env::var("TALLY_TEST_SET"))
+}
 
 /// A broker process of one test.
 #[derive(Debug)]
@@ -56,11 +67,10 @@ impl Broker {
     /// Starts a broker on a new directory, with further settings (`KEY=VALUE`).
     #[track_caller]
     pub fn start(program: &str, settings: &[&str]) -> Broker {
-        let settings = SETTINGS.iter().chain(settings);
         let mut broker = Broker {
             program: PathBuf::from(program),
             directory: new_directory(),
-            settings: settings.map(|&setting| setting.to_owned()).collect(),
+            settings: everywhere().chain(owned(settings)).collect(),
             child: None,
             address: String::new(),
         };
@@ -114,6 +124,11 @@ impl Broker {
             command.args(["--set", setting]);
         }
         command
+    }
+
+    /// Gives the broker another setting (`KEY=VALUE`), from its next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
     }
 
     /// Kills the broker at once, as kill -9 does, and waits until it is gone.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
 use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId};
 
-use crate::command::{Decision, Effect, Flow, ProducerIdBlock, ReplyTo, Response};
+use crate::command::{
+    Command, Decision, Effect, Flow, ProducerIdBlock, ReplyTo, Response, TopicPartition,
+};
 use crate::coordinator::TransactionCoordinator;
 use crate::state::{Cause, Note};
 use crate::transitions::{self, Ending, EpochChange, Phase};
@@ -18,6 +20,15 @@ pub(crate) struct EndTxn {
     pub(crate) producer: (ProducerId, ProducerEpoch),
     pub(crate) commit: bool,
     pub(crate) flow: Flow,
+}
+
+impl EndTxn {
+    fn judge(self, value: &TransactionValue) -> Judgement {
+        match self.flow {
+            Flow::Tv1 => judge_tv1(value, self),
+            Flow::Tv2 => judge_tv2(value, self),
+        }
+    }
 }
 
 /// What becomes of an EndTxn.
@@ -49,11 +60,7 @@ impl TransactionCoordinator {
         let Some(value) = self.hard.ids.get(transactional_id) else {
             return answer(Err(ErrorCode::InvalidProducerIdMapping));
         };
-        let judgement = match request.flow {
-            Flow::Tv1 => judge_tv1(value, request),
-            Flow::Tv2 => judge_tv2(value, request),
-        };
-        let epoch = match judgement {
+        let epoch = match request.judge(value) {
             Judgement::Refuse(code) => return answer(Err(code)),
             Judgement::Repeat => return answer(Ok((value.producer_id, value.producer_epoch))),
             Judgement::End => match request.flow {
@@ -71,6 +78,33 @@ impl TransactionCoordinator {
         };
         let prepare = transitions::prepare(value, ending, now);
         self.end(now, transactional_id, prepare, Cause::EndTxn { to })
+    }
+
+    /// The partitions of the transaction that `command` would commit if it were decided now (E-7); empty if it would not
+    /// commit any.
+    #[must_use]
+    pub fn to_commit(&self, command: &Command) -> Vec<TopicPartition> {
+        let Command::EndTxn {
+            transactional_id,
+            producer_id,
+            producer_epoch,
+            commit: true,
+            flow,
+        } = command
+        else {
+            return Vec::new();
+        };
+        let request = EndTxn {
+            producer: (*producer_id, *producer_epoch),
+            commit: true,
+            flow: *flow,
+        };
+        match self.hard.ids.get(transactional_id) {
+            Some(value) if request.judge(value) == Judgement::End => {
+                transitions::partitions_of(value).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Aborts the open transaction of an id and makes its producer's epoch stale (2.4); `None` while that takes a pid and

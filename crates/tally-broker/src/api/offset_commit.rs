@@ -115,6 +115,11 @@ async fn commit(
     offsets: Vec<OffsetToCommit>,
 ) -> Result<Vec<ErrorCode>, ErrorCode> {
     let group: Arc<str> = Arc::from(request.group_id.as_str());
+    node.secure_input(
+        offsets
+            .iter()
+            .map(|offset| (&*offset.topic, offset.partition, offset.offset)),
+    );
     let size_bytes = offsets
         .iter()
         .map(|offset| RECORD_BYTES_MAX + group.len() + offset.topic.len() + offset.metadata.len())

@@ -7,6 +7,7 @@ use crate::api::transaction::{self, Participant};
 use crate::api::{Answer, Client, INTERNAL_TOPICS, Node};
 use crate::config::TimestampType;
 use crate::metadata::Topic;
+use crate::server::shards::Asked;
 use bytes::BytesMut;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ pub(crate) async fn answer(
             check_batch(node, client, version, acks, part);
         }
     }
-    let results = append_all(node, client, version, parts).await;
+    let results = append_all(node, client, (version, acks), parts).await;
     if acks == 0 {
         // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
         return match results
@@ -324,7 +325,7 @@ fn rejection(index: i32, rejected: Rejected) -> ProducePartitionResponse {
 async fn append_all(
     node: &Node,
     client: &Client,
-    version: i16,
+    (version, acks): (i16, i16),
     parts: Vec<Part>,
 ) -> Vec<((usize, usize), ProducePartitionResponse)> {
     let mut asked = Vec::with_capacity(parts.len());
@@ -358,6 +359,10 @@ async fn append_all(
     for (at, (index, id), log_append_time, outcome) in asked {
         let result = match outcome {
             Err(refusal) => refusal,
+            // acks=0 waits for no sync, and a refusal is there at once.
+            Ok(Asked::Later(_)) if acks == 0 => {
+                ProducePartitionResponse::refusal(index, ErrorCode::None)
+            }
             Ok(asked) => match node.unless_overtaken(client, asked.reply().await) {
                 Some(ShardReply::Append(Ok(appended))) => {
                     accepted(index, &appended, log_append_time)

@@ -128,6 +128,11 @@ async fn commit(
             return Err(code);
         }
     }
+    node.secure_input(
+        offsets
+            .iter()
+            .map(|offset| (&*offset.topic, offset.partition, offset.offset)),
+    );
     let size_bytes = offsets
         .iter()
         .map(|offset| RECORD_BYTES_MAX + group.len() + offset.topic.len() + offset.metadata.len())

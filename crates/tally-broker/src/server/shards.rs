@@ -3,21 +3,23 @@
 //! go, until nothing is left: the markers of a transaction need no hand-over between threads.
 //!
 //! A reply that is not there at once is registered under the same lock, so none can be missed. Timers are one task a
-//! shard.
+//! shard. Where writes are synced, a shard says which ticket it waits for, and a task a shard lets go of what the syncing
+//! thread has synced ([`crate::server::sync`]): no task waits for a disk.
 
 use crate::metadata::Metadata;
 use crate::server::clock::Clock;
 use crate::server::compactor;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tally_producer_state::Marker;
 use tally_protocol::{ErrorCode, Now, PartitionId};
 use tally_shard::{
-    Outbox, Outgoing, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply, WaiterId,
+    Outbox, Outgoing, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply,
+    TransactionRequest, WaiterId,
 };
-use tally_storage::StorageError;
-use tally_transactions::MarkerSet;
+use tally_storage::{StorageError, SyncJournal, Ticket};
+use tally_transactions::{MarkerSet, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 
 /// Producer ids given to a shard, or taken for producers without a transactional id, at a time (I-22).
@@ -34,6 +36,17 @@ pub(crate) struct Shards {
     waiters: Mutex<HashMap<u64, Arc<Notify>>>,
     stopping: AtomicBool,
     compactor: compactor::Sender,
+    /// What syncs writes, where anything does.
+    journal: Option<Arc<SyncJournal>>,
+}
+
+/// Those who work for the shards, and whom they tell what there is to do.
+#[derive(Debug)]
+pub(crate) struct BackgroundWork {
+    /// Rewrites segments.
+    pub(crate) compactor: compactor::Sender,
+    /// Syncs writes, where anything does.
+    pub(crate) journal: Option<Arc<SyncJournal>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +54,10 @@ struct Owner {
     owned: Mutex<Owned>,
     timer: Notify,
     sleeping_until: AtomicU64,
+    /// Rings when what the shard waits for has been synced.
+    synced: Notify,
+    /// The first ticket that the shard waits for, or [`NEVER`].
+    awaits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -76,7 +93,7 @@ impl Shards {
         shards: Vec<Shard>,
         metadata: Arc<Metadata>,
         clock: Clock,
-        compactor: compactor::Sender,
+        work: BackgroundWork,
     ) -> Shards {
         let owners = shards
             .into_iter()
@@ -88,6 +105,8 @@ impl Shards {
                 }),
                 timer: Notify::new(),
                 sleeping_until: AtomicU64::new(NEVER),
+                synced: Notify::new(),
+                awaits: AtomicU64::new(NEVER),
             })
             .collect();
         Shards {
@@ -97,7 +116,8 @@ impl Shards {
             next_reply: AtomicU64::new(1),
             waiters: Mutex::new(HashMap::new()),
             stopping: AtomicBool::new(false),
-            compactor,
+            compactor: work.compactor,
+            journal: work.journal,
         }
     }
 
@@ -151,6 +171,7 @@ impl Shards {
                 return Asked::Never;
             }
             owned.shard.handle(self.now(), id, message, &mut outbox);
+            self.note_waiting(owner, &mut owned, &mut outbox);
             for (reply_to, reply) in outbox.replies.drain(..) {
                 if reply_to == to {
                     ready = Some(reply);
@@ -199,6 +220,45 @@ impl Shards {
     /// Forgets the bell.
     pub(crate) fn forget_waiter(&self, waiter: WaiterId) {
         lock_plain(&self.waiters).remove(&waiter.0);
+    }
+
+    /// Lets go of what has been synced, on every shard that waits for it; everything when the sync has failed, which they
+    /// then find out.
+    pub(crate) fn synced(&self, upto: Ticket) {
+        // The other half is in `note_waiting`: either this sees what the shard awaits, or the shard sees what is synced.
+        fence(Ordering::SeqCst);
+        for owner in &self.owners {
+            let awaits = owner.awaits.load(Ordering::Relaxed);
+            if awaits != NEVER && awaits <= upto.0 {
+                owner.synced.notify_one();
+            }
+        }
+    }
+
+    /// Lets go of what one shard has been waiting for, for as long as the broker runs.
+    pub(crate) async fn run_releases(self: Arc<Self>, index: usize) {
+        while !self.is_stopping() {
+            self.owners[index].synced.notified().await;
+            self.run(index, |shard, now, outbox| shard.synced(now, outbox));
+        }
+    }
+
+    /// What a shard still waits for is told to the syncing thread; what has been synced meanwhile is let go.
+    fn note_waiting(&self, owner: &Owner, owned: &mut Owned, outbox: &mut Outbox) {
+        let Some(journal) = &self.journal else { return };
+        loop {
+            let awaits = owned.shard.awaits();
+            let number = awaits.map_or(NEVER, |ticket| ticket.0);
+            owner.awaits.store(number, Ordering::Relaxed);
+            // The other half is in `synced`.
+            fence(Ordering::SeqCst);
+            match awaits {
+                Some(ticket) if ticket <= journal.synced() => {
+                    owned.shard.synced(self.now(), outbox);
+                }
+                _ => return,
+            }
+        }
     }
 
     /// How many timers there are to run.
@@ -282,6 +342,7 @@ impl Shards {
             return outbox;
         }
         turn(&mut owned.shard, self.now(), &mut outbox);
+        self.note_waiting(owner, &mut owned, &mut outbox);
         for (to, reply) in outbox.replies.drain(..) {
             owned.answer(to, reply);
         }
@@ -310,6 +371,10 @@ impl Shards {
                     Outgoing::Markers { coordinator, set } => {
                         queue.extend(self.send_markers(coordinator, set));
                     }
+                    Outgoing::Secure {
+                        coordinator,
+                        request,
+                    } => queue.extend(self.secure(coordinator, request)),
                     Outgoing::ProducerIds => self.supply_producer_ids(origin),
                 }
             }
@@ -324,6 +389,23 @@ impl Shards {
                 shard.handle(now, id, message, outbox)
             }),
         )
+    }
+
+    /// Has the data of a transaction survive its commit, then goes on with that (E-7). A partition that is gone has nothing
+    /// to lose (E-8).
+    fn secure(
+        &self,
+        coordinator: PartitionId,
+        request: Box<TransactionRequest>,
+    ) -> Vec<(usize, Outbox)> {
+        let mut turns = Vec::with_capacity(request.secured.len() + 1);
+        for TopicPartition { topic, partition } in &request.secured {
+            if let Some(id) = self.metadata.partition_id(topic, *partition) {
+                turns.push(self.deliver(id, ShardMessage::Secure { upto: None }));
+            }
+        }
+        turns.push(self.deliver(coordinator, ShardMessage::Secured(request)));
+        turns
     }
 
     /// Sends each marker to its partition (N8). A partition that is gone is reported as such: it does not hold the

@@ -2,13 +2,14 @@
 
 use super::Shard;
 use crate::message::{AppendOutcome, AppendRefusal, Outgoing, ReplyTo, ShardMessage, ShardReply};
+use crate::partition::Bounds;
 use crate::waiting::Held;
 use bytes::BytesMut;
 use std::sync::Arc;
 use tally_producer_state::{Guard, Marker, MarkerRefusal, MarkerVerdict, Verdict};
 use tally_protocol::control::{MARKER_BATCH_BYTES, MarkerFields, marker_batch};
 use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch};
-use tally_storage::Journal;
+use tally_storage::{Journal, Ticket};
 use tally_transactions::TopicPartition;
 
 /// A marker on its way to a partition.
@@ -30,26 +31,29 @@ impl Shard {
         guard: Option<Guard>,
         to: ReplyTo,
     ) {
-        let outcome = self
-            .try_append(now, id, batch, guard)
-            .map_err(|code| AppendRefusal {
-                code,
-                log_start: if self.partitions.contains_key(&id) {
+        let (outcome, ticket) = match self.try_append(now, id, batch, guard) {
+            Ok((outcome, ticket)) => (Ok(outcome), ticket),
+            Err(code) => {
+                let log_start = if self.partitions.contains_key(&id) {
                     self.journal.log_start(id)
                 } else {
                     Offset::NONE
-                },
-            });
-        self.reply(to, ShardReply::Append(outcome));
+                };
+                // A refusal promises nothing that a power cut could break.
+                (Err(AppendRefusal { code, log_start }), None)
+            }
+        };
+        self.hold(ticket, Held::Reply(to, ShardReply::Append(outcome)));
     }
 
-    pub(super) fn try_append(
+    /// The outcome, and the ticket that its answer waits for; none if it is in place already.
+    fn try_append(
         &mut self,
         now: Now,
         id: PartitionId,
         batch: BytesMut,
         guard: Option<Guard>,
-    ) -> Result<AppendOutcome, ErrorCode> {
+    ) -> Result<(AppendOutcome, Option<Ticket>), ErrorCode> {
         let absent = self.absent(id);
         let Shard {
             journal,
@@ -67,13 +71,15 @@ impl Shard {
                     max_timestamp,
                     ..
                 } => {
-                    // V-11; P-33: the reply waits on the last ticket, which is not before the original's.
+                    // V-11; P-33: where originals wait for their sync, the last one handed over is not before this one's.
                     partition.producers.duplicate_answered(&header);
-                    return Ok(AppendOutcome {
+                    let outcome = AppendOutcome {
                         base_offset,
                         duplicate_timestamp_ms: max_timestamp,
                         log_start: journal.log_start(id),
-                    });
+                    };
+                    let waits = partition.syncs_each_append(journal.durability());
+                    return Ok((outcome, waits.then(|| journal.barrier())));
                 }
                 Verdict::Refuse(refusal) => return Err(refusal.code()),
             }
@@ -83,15 +89,20 @@ impl Shard {
             .map_err(|_| ErrorCode::KafkaStorageError)?;
         let placed = partition.append(journal, batch, &header);
         partition.applied(placed, &header, now);
-        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
-        Ok(AppendOutcome {
+        if partition.bounds != Bounds::Syncs {
+            let held = Held::HighWatermark(id, partition.log_end);
+            waiting.hold(placed.ticket, journal.durable(), held);
+        }
+        let outcome = AppendOutcome {
             base_offset: placed.base_offset,
             duplicate_timestamp_ms: -1,
             log_start: journal.log_start(id),
-        })
+        };
+        Ok((outcome, Some(placed.ticket)))
     }
 
-    /// Ends a transaction on a partition (M-4 to M-8); the coordinator hears of it when it is durable.
+    /// Ends a transaction on a partition (M-4 to M-8); the coordinator hears of it when what it then writes can't survive
+    /// without the marker (E-5): at once, as the journal is prefix-ordered.
     pub(super) fn append_marker(&mut self, now: Now, id: PartitionId, order: MarkerOrder) {
         let MarkerOrder {
             marker,
@@ -111,11 +122,7 @@ impl Shard {
             ending,
             results: vec![(name, code)],
         };
-        let ticket = self.journal.barrier();
-        self.waiting.hold(
-            ticket,
-            Held::Message(Outgoing::ToPartition(coordinator, written)),
-        );
+        self.send(Outgoing::ToPartition(coordinator, written));
     }
 
     pub(super) fn try_append_marker(
@@ -173,7 +180,12 @@ impl Shard {
         partition
             .hosted
             .replay_marker(placed.base_offset, marker.producer_id, marker.commit);
-        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
+        if partition.bounds != Bounds::Syncs {
+            let held = Held::HighWatermark(id, partition.log_end);
+            waiting.hold(placed.ticket, journal.durable(), held);
+        }
+        // The end of a transaction, an abort by the broker too, is synced without anybody asking: it holds readers.
+        self.hand_over(id);
         Ok(())
     }
 }

@@ -3,19 +3,20 @@
 
 use super::Shard;
 use crate::coordinator::{self, Hosted};
-use crate::message::{Outgoing, PartitionSettings, ReplyTo, ShardReply};
-use crate::partition::Partition;
+use crate::message::{Outgoing, PartitionSettings, ReplyTo, ShardReply, TransactionRequest};
+use crate::partition::{Bounds, Partition};
 use crate::waiting::Held;
 use bytes::BytesMut;
 use tally_groups as groups;
 use tally_producer_state::{Guard, Verdict};
 use tally_protocol::ids::to_usize;
 use tally_protocol::records::offsets_log::OffsetsRecord;
+use tally_protocol::records::transaction_log::{TransactionRecord, TransactionState};
 use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch, ProducerId,
     Sequence, batch,
 };
-use tally_storage::Journal;
+use tally_storage::{Durability, Journal};
 use tally_transactions as transactions;
 
 /// Room reserved before a coordinator decides, so that a full disk is a refusal before any state has changed (N15):
@@ -45,13 +46,8 @@ pub(super) enum Occasion {
 
 impl Shard {
     /// A client's command for the transaction coordinator on `id`.
-    pub(super) fn transaction(
-        &mut self,
-        now: Now,
-        id: PartitionId,
-        command: transactions::Command,
-        to: ReplyTo,
-    ) {
+    pub(super) fn transaction(&mut self, now: Now, id: PartitionId, request: TransactionRequest) {
+        let to = request.to;
         let Some(Partition {
             hosted: Hosted::Transactions(core),
             settings,
@@ -60,12 +56,29 @@ impl Shard {
         else {
             return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
         };
+        if self.journal.durability() == Durability::Commit {
+            let partitions = core.to_commit(&request.command);
+            // Again if some have joined meanwhile; whoever sends EndTxn has joined them before.
+            if partitions
+                .iter()
+                .any(|name| request.secured.binary_search(name).is_err())
+            {
+                let request = TransactionRequest {
+                    secured: partitions,
+                    ..request
+                };
+                return self.send(Outgoing::Secure {
+                    coordinator: id,
+                    request: Box::new(request),
+                });
+            }
+        }
         if self.journal.reserve(id, decision_bytes(settings)).is_err() {
             return self.reply(to, ShardReply::Transaction(Err(ErrorCode::NotCoordinator)));
         }
         let decision = core.decide(
             now,
-            command,
+            request.command,
             transactions::ReplyTo(to.0),
             &mut self.producer_ids,
         );
@@ -213,6 +226,7 @@ impl Shard {
         id: PartitionId,
         decision: transactions::Decision,
     ) {
+        let is_synced = transactions_are_synced(&decision);
         if !decision.records.is_empty() {
             let batch = coordinator::transaction_batch(&decision.records, now);
             let base_offset = match self.append_decision(now, id, batch) {
@@ -229,22 +243,28 @@ impl Shard {
                 }
             }
         }
-        let ticket = self.journal.barrier();
+        if is_synced {
+            self.hand_over(id);
+        }
         for effect in decision.effects {
-            let held = match effect {
+            match effect {
                 transactions::Effect::Reply { to, response } => {
-                    Held::Reply(ReplyTo(to.0), ShardReply::Transaction(Ok(response)))
+                    let (to, in_place) = (ReplyTo(to.0), is_answered_in_place(&response));
+                    let reply = ShardReply::Transaction(Ok(response));
+                    if in_place {
+                        self.reply_in_place(to, reply);
+                    } else {
+                        self.reply(to, reply);
+                    }
                 }
-                transactions::Effect::WriteMarkers(set) => Held::Message(Outgoing::Markers {
+                transactions::Effect::WriteMarkers(set) => self.send(Outgoing::Markers {
                     coordinator: id,
                     set,
                 }),
-            };
-            self.waiting.hold(ticket, held);
+            }
         }
         if self.producer_ids.end - self.producer_ids.next < PRODUCER_IDS_LOW {
-            self.waiting
-                .hold(ticket, Held::Message(Outgoing::ProducerIds));
+            self.send(Outgoing::ProducerIds);
         }
         self.set_deadline(id);
     }
@@ -257,6 +277,8 @@ impl Shard {
         decision: groups::Decision,
         producer: Option<(ProducerId, ProducerEpoch)>,
     ) {
+        let durability = self.journal.durability();
+        let is_synced = groups_are_synced(&decision);
         if !decision.records.is_empty() {
             let batch = coordinator::offsets_batch(&decision.records, producer, now);
             let base_offset = match self.append_decision(now, id, batch) {
@@ -273,15 +295,18 @@ impl Shard {
                 }
             }
         }
-        let ticket = self.journal.barrier();
+        if is_synced {
+            self.hand_over(id);
+        }
         for effect in decision.effects {
             let groups::Effect::Reply { to, response } = effect;
+            let in_place = durability == Durability::Commit && !is_synced_in_commit(&response);
+            let (to, reply) = (ReplyTo(to.0), ShardReply::Group(Ok(response)));
             // Nobody waits for what the broker asked by itself.
-            if to.0 != 0 {
-                self.waiting.hold(
-                    ticket,
-                    Held::Reply(ReplyTo(to.0), ShardReply::Group(Ok(response))),
-                );
+            match to.0 {
+                0 => {}
+                _ if in_place => self.reply_in_place(to, reply),
+                _ => self.reply(to, reply),
             }
         }
         self.set_deadline(id);
@@ -357,7 +382,10 @@ impl Shard {
         }
         let placed = partition.append(journal, batch, &header);
         partition.applied(placed, &header, now);
-        waiting.hold(placed.ticket, Held::HighWatermark(id, partition.log_end));
+        if partition.bounds != Bounds::Syncs {
+            let held = Held::HighWatermark(id, partition.log_end);
+            waiting.hold(placed.ticket, journal.durable(), held);
+        }
         Ok(placed.base_offset)
     }
 
@@ -383,6 +411,54 @@ impl Shard {
         if let Some(deadline) = partition.hosted.next_deadline_ms() {
             self.deadlines.insert((deadline, id));
         }
+    }
+}
+
+/// Whether records of the transaction log are synced in `commit` (8.1): a pair that is handed out, and whatever ends a
+/// transaction. Not that partitions join: their data can't be synced without that record, which lies before Prepare.
+fn transactions_are_synced(decision: &transactions::Decision) -> bool {
+    let is_synced = |record: &TransactionRecord| {
+        let state = record.value.as_ref().map(|value| value.state);
+        // An id that has expired may come back with the power; nobody was told that it is gone.
+        state.is_some_and(|state| state != TransactionState::Ongoing)
+    };
+    decision.records.iter().any(is_synced)
+}
+
+/// What no mode syncs for: that partitions join, and questions.
+fn is_answered_in_place(response: &transactions::Response) -> bool {
+    match response {
+        transactions::Response::AddPartitions(_) | transactions::Response::VerifyPartitions(_) => {
+            true
+        }
+        transactions::Response::InitProducerId(_) | transactions::Response::EndTxn(_) => false,
+    }
+}
+
+/// Whether records of the groups are synced in `commit`: offsets that are committed or deleted by a request (8.1).
+fn groups_are_synced(decision: &groups::Decision) -> bool {
+    !decision.records.is_empty()
+        && decision.effects.iter().any(|effect| {
+            let groups::Effect::Reply { response, .. } = effect;
+            is_synced_in_commit(response)
+        })
+}
+
+/// What is answered in `commit` when it is synced: committed offsets, written and read. All else of the groups, and offsets
+/// that wait for their transaction, are in place.
+fn is_synced_in_commit(response: &groups::Response) -> bool {
+    match response {
+        groups::Response::CommitOffsets(_)
+        | groups::Response::FetchOffsets(_)
+        | groups::Response::DeleteOffsets(_)
+        | groups::Response::DeleteGroup(_)
+        // Nobody waits for it, but offsets of a topic must not come back to meet another one of its name.
+        | groups::Response::TopicDeleted => true,
+        groups::Response::Join(_)
+        | groups::Response::Sync(_)
+        | groups::Response::Heartbeat(_)
+        | groups::Response::Leave(_)
+        | groups::Response::CommitTransactionalOffsets(_) => false,
     }
 }
 

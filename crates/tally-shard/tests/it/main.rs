@@ -1,6 +1,7 @@
 //! Shards with real files: what a client would see, over restarts.
 
 mod compaction;
+mod durability;
 mod refusals;
 mod restart;
 mod retention;

@@ -9,7 +9,7 @@ use tally_protocol::{ErrorCode, Sequence};
 use tally_shard::{RetentionSettings, ShardMessage, ShardReply};
 use tally_storage::LogOptions;
 
-fn join() -> JoinRequest {
+pub(crate) fn join() -> JoinRequest {
     JoinRequest {
         group: Arc::from("g"),
         member_id: Arc::default(),
@@ -34,7 +34,7 @@ fn group(command: Command) -> impl FnOnce(tally_shard::ReplyTo) -> ShardMessage 
     }
 }
 
-fn sync(generation: i32, assignment: Bytes) -> Command {
+pub(crate) fn sync(generation: i32, assignment: Bytes) -> Command {
     Command::Sync(SyncRequest {
         group: Arc::from("g"),
         member_id: Arc::from("m"),

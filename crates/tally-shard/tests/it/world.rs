@@ -1,4 +1,5 @@
-//! One shard with a data partition, a partition for transactions and one for groups, on files of its own.
+//! One shard with two data partitions, a partition for transactions and one for groups, on files of its own. Where its
+//! durability syncs, nothing is synced but by [`World::sync`], and by those helpers that wait for an answer.
 
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use tally_shard::{
     Outgoing, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
     RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings, WaiterId,
 };
-use tally_storage::{DataDir, LogOptions, SegmentJournal};
+use tally_storage::{DataDir, Durability, LogOptions, SegmentJournal, SyncJournal, SyncOptions};
 use tally_transactions as transactions;
 use tempfile::TempDir;
 
@@ -23,6 +24,10 @@ use tempfile::TempDir;
 pub(crate) const DATA: PartitionId = PartitionId {
     topic: TopicId([1; 16]),
     index: 0,
+};
+pub(crate) const MORE: PartitionId = PartitionId {
+    topic: TopicId([1; 16]),
+    index: 1,
 };
 pub(crate) const TRANSACTIONS: PartitionId = PartitionId {
     topic: TopicId([2; 16]),
@@ -51,6 +56,13 @@ pub(crate) struct World {
     log: LogOptions,
     retention: RetentionSettings,
     compaction: CompactionSettings,
+    durability: Durability,
+    journal: Option<Arc<SyncJournal>>,
+    /// Replies that nobody has looked at.
+    replies: Vec<(ReplyTo, ShardReply)>,
+    /// Commits are stopped before their partitions are secured.
+    pub(crate) holds_commits: bool,
+    held_commits: Vec<Outgoing>,
     /// Fetches that were woken.
     pub(crate) woken: Vec<WaiterId>,
 }
@@ -62,7 +74,7 @@ impl World {
 
     /// With other settings of the log, for all partitions.
     pub(crate) fn with(log: LogOptions, retention: RetentionSettings) -> World {
-        World::compacted(log, retention, CompactionSettings::OFF)
+        World::begin(log, retention, CompactionSettings::OFF, Durability::Os)
     }
 
     /// With compaction, of all partitions.
@@ -71,11 +83,35 @@ impl World {
         retention: RetentionSettings,
         compaction: CompactionSettings,
     ) -> World {
+        World::begin(log, retention, compaction, Durability::Os)
+    }
+
+    /// With a durability of its own.
+    pub(crate) fn durable(durability: Durability) -> World {
+        World::begin(
+            LogOptions::default(),
+            RetentionSettings::KEEP_ALL,
+            CompactionSettings::OFF,
+            durability,
+        )
+    }
+
+    fn begin(
+        log: LogOptions,
+        retention: RetentionSettings,
+        compaction: CompactionSettings,
+        durability: Durability,
+    ) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let shard = open(&dir, 1);
+        let (shard, journal) = open(&dir, 1, durability);
         let mut world = World {
             dir,
             shard,
+            durability,
+            journal,
+            replies: Vec::new(),
+            holds_commits: false,
+            held_commits: Vec::new(),
             incarnation: 1,
             next_reply: 1,
             now: Now {
@@ -101,35 +137,85 @@ impl World {
         self.start_again(|shard| shard.shutdown().expect("a clean stop"))
     }
 
-    fn start_again(self, stop: impl FnOnce(&mut Shard)) -> World {
+    fn start_again(mut self, stop: impl FnOnce(&mut Shard)) -> World {
+        stop(&mut self.shard);
+        self.incarnation += 1;
         let World {
             dir,
-            mut shard,
-            incarnation,
-            next_reply,
-            now,
-            log,
-            retention,
-            compaction,
-            woken,
+            shard,
+            journal,
+            ..
         } = self;
-        stop(&mut shard);
-        drop(shard);
-        let incarnation = incarnation + 1;
-        let shard = open(&dir, incarnation);
+        // The lock of the directory goes with them.
+        drop((shard, journal));
+        let (shard, journal) = open(&dir, self.incarnation, self.durability);
         let mut world = World {
             dir,
             shard,
-            incarnation,
-            next_reply,
-            now,
-            log,
-            retention,
-            compaction,
-            woken,
+            journal,
+            replies: Vec::new(),
+            held_commits: Vec::new(),
+            ..self
         };
         world.recover();
         world
+    }
+
+    /// One turn of the syncing thread, and what it lets go of. Returns whether there was anything to sync.
+    pub(crate) fn sync(&mut self) -> bool {
+        let journal = self.journal.clone().expect("a durability that syncs");
+        let synced = journal.turn().unwrap_or(true);
+        let mut outbox = Outbox::default();
+        self.shard.synced(self.now, &mut outbox);
+        let replies = self.carry(outbox);
+        self.replies.extend(replies);
+        synced
+    }
+
+    /// Hands over a message and all that follows from it; the reply may come later.
+    pub(crate) fn send(
+        &mut self,
+        id: PartitionId,
+        message: impl FnOnce(ReplyTo) -> ShardMessage,
+    ) -> ReplyTo {
+        let to = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let mut outbox = Outbox::default();
+        self.shard.handle(self.now, id, message(to), &mut outbox);
+        let replies = self.carry(outbox);
+        self.replies.extend(replies);
+        to
+    }
+
+    /// The reply, if it is there.
+    pub(crate) fn reply(&mut self, to: ReplyTo) -> Option<ShardReply> {
+        let at = self.replies.iter().position(|(other, _)| *other == to)?;
+        Some(self.replies.remove(at).1)
+    }
+
+    /// Hands over a message that has no reply.
+    pub(crate) fn tell(&mut self, id: PartitionId, message: ShardMessage) {
+        self.send(id, |_| message);
+    }
+
+    /// Changes a partition as flush.messages=1 does.
+    pub(crate) fn sync_every_append(&mut self, id: PartitionId) {
+        let log = LogOptions {
+            sync_every_append: true,
+            ..self.log
+        };
+        let (retention, compaction) = (self.retention, self.compaction);
+        let settings = ShardMessage::Configure {
+            log,
+            retention,
+            compaction,
+        };
+        self.tell(id, settings);
+    }
+
+    /// How many commits are stopped.
+    pub(crate) fn held_commits(&self) -> usize {
+        self.held_commits.len()
     }
 
     /// Moves the clock; what is due meanwhile is done at its time.
@@ -237,6 +323,7 @@ impl World {
         let mut outbox = Outbox::default();
         for (id, role) in [
             (DATA, PartitionRole::Data),
+            (MORE, PartitionRole::Data),
             (TRANSACTIONS, PartitionRole::Transactions),
             (GROUPS, PartitionRole::Groups),
         ] {
@@ -265,16 +352,16 @@ impl World {
         id: PartitionId,
         message: impl FnOnce(ReplyTo) -> ShardMessage,
     ) -> ShardReply {
-        let to = ReplyTo(self.next_reply);
-        self.next_reply += 1;
-        let mut outbox = Outbox::default();
-        self.shard.handle(self.now, id, message(to), &mut outbox);
-        let replies = self.carry(outbox);
-        let mut replies = replies.into_iter().filter(|(reply_to, _)| *reply_to == to);
-        replies.next().expect("a reply at once").1
+        let to = self.send(id, message);
+        loop {
+            match self.reply(to) {
+                Some(reply) => return reply,
+                None => assert!(self.journal.is_some() && self.sync(), "a reply at once"),
+            }
+        }
     }
 
-    /// Carries messages as the broker would; the topic named `data` is [`DATA`], `offsets` is [`GROUPS`].
+    /// Carries messages as the broker would; the topic named `data` is [`DATA`], `more` is [`MORE`], `offsets` is [`GROUPS`].
     fn carry(&mut self, outbox: Outbox) -> Vec<(ReplyTo, ShardReply)> {
         let mut replies = Vec::new();
         let mut queue = VecDeque::from([outbox]);
@@ -295,6 +382,21 @@ impl World {
                         self.shard.handle(self.now, id, message, &mut next)
                     }
                     Outgoing::ProducerIds => {}
+                    held @ Outgoing::Secure { .. } if self.holds_commits => {
+                        self.held_commits.push(held);
+                    }
+                    Outgoing::Secure {
+                        coordinator,
+                        request,
+                    } => {
+                        for name in &request.secured {
+                            let secure = ShardMessage::Secure { upto: None };
+                            let id = partition_named(&name.topic);
+                            self.shard.handle(self.now, id, secure, &mut next);
+                        }
+                        let secured = ShardMessage::Secured(request);
+                        self.shard.handle(self.now, coordinator, secured, &mut next);
+                    }
                     Outgoing::Markers { coordinator, set } => {
                         let marker = Marker {
                             producer_id: set.producer_id,
@@ -304,11 +406,7 @@ impl World {
                             transaction_version: set.transaction_version,
                         };
                         for name in set.partitions {
-                            let id = if &*name.topic == "offsets" {
-                                GROUPS
-                            } else {
-                                DATA
-                            };
+                            let id = partition_named(&name.topic);
                             let transactional_id = Arc::clone(&set.transactional_id);
                             let message = ShardMessage::AppendMarker {
                                 marker,
@@ -474,8 +572,20 @@ impl World {
     }
 }
 
-fn open(dir: &TempDir, incarnation: i32) -> Shard {
-    let data_dir = DataDir::open(dir.path()).expect("the data directory opens");
+fn partition_named(topic: &str) -> PartitionId {
+    match topic {
+        "offsets" => GROUPS,
+        "more" => MORE,
+        _ => DATA,
+    }
+}
+
+fn open(
+    dir: &TempDir,
+    incarnation: i32,
+    durability: Durability,
+) -> (Shard, Option<Arc<SyncJournal>>) {
+    let data_dir = Arc::new(DataDir::open(dir.path()).expect("the data directory opens"));
     let settings = ShardSettings {
         transactions: transactions::Settings::default(),
         groups: groups::Settings::default(),
@@ -490,7 +600,21 @@ fn open(dir: &TempDir, incarnation: i32) -> Shard {
             keys_bytes: 1 << 20,
         },
     };
-    Shard::new(settings, SegmentJournal::new(Arc::new(data_dir)))
+    match durability {
+        Durability::Memory | Durability::Os => {
+            (Shard::new(settings, SegmentJournal::new(data_dir)), None)
+        }
+        Durability::Commit | Durability::Always => {
+            let options = SyncOptions {
+                journal_bytes: 1 << 20,
+                ..SyncOptions::default()
+            };
+            let journal = SyncJournal::open(Arc::clone(&data_dir), options);
+            let journal = journal.expect("the journal opens");
+            let segments = SegmentJournal::synced(data_dir, Arc::clone(&journal), durability);
+            (Shard::new(settings, segments), Some(journal))
+        }
+    }
 }
 
 /// A batch as a client sends it.

@@ -1,0 +1,58 @@
+//! What the modes of durability (exactly-once.md 8.1) keep, and where: the data directory and the journals of a broker.
+
+use crate::config::{BrokerConfig, Durability};
+use std::sync::Arc;
+use tally_storage::{
+    DataDir, OpenDirError, SegmentJournal, StorageError, SyncJournal, SyncOptions,
+};
+
+/// Where the files of a broker are that keeps nothing, below the data directory.
+const MEMORY: &str = "memory";
+
+/// Opens the data directory. Where nothing is to be kept, files are as good a memory as any: they are never synced, and a
+/// directory of their own goes with the broker. What another mode has left beside it stays.
+pub(crate) fn open_data_dir(config: &BrokerConfig) -> Result<DataDir, OpenDirError> {
+    match config.durability {
+        Durability::Memory => DataDir::open_empty(config.data_dir.join(MEMORY)),
+        Durability::Os | Durability::Commit | Durability::Always => DataDir::open(&config.data_dir),
+    }
+}
+
+/// The journal that syncs, in the modes that do.
+pub(crate) fn open_journal(
+    durability: Durability,
+    data_dir: &Arc<DataDir>,
+) -> Result<Option<Arc<SyncJournal>>, StorageError> {
+    match durability {
+        Durability::Memory | Durability::Os => Ok(None),
+        Durability::Commit | Durability::Always => {
+            SyncJournal::open(Arc::clone(data_dir), SyncOptions::default()).map(Some)
+        }
+    }
+}
+
+/// The journal of one shard.
+pub(crate) fn segment_journal(
+    durability: Durability,
+    data_dir: &Arc<DataDir>,
+    journal: Option<&Arc<SyncJournal>>,
+) -> SegmentJournal {
+    let data_dir = Arc::clone(data_dir);
+    match journal {
+        Some(journal) => {
+            let journal = Arc::clone(journal);
+            SegmentJournal::synced(data_dir, journal, in_storage(durability))
+        }
+        None => SegmentJournal::new(data_dir),
+    }
+}
+
+/// The same mode, by the name of those who sync.
+fn in_storage(durability: Durability) -> tally_storage::Durability {
+    match durability {
+        Durability::Memory => tally_storage::Durability::Memory,
+        Durability::Os => tally_storage::Durability::Os,
+        Durability::Commit => tally_storage::Durability::Commit,
+        Durability::Always => tally_storage::Durability::Always,
+    }
+}

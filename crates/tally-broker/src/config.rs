@@ -468,9 +468,9 @@ fn durability(values: &Values) -> Result<Durability, ConfigError> {
     let invalid = |reason: &str| values.invalid("tally.durability", reason.to_owned());
     let name = values.text("tally.durability").unwrap_or_default();
     match Durability::named(name) {
-        Some(Durability::Os) => Ok(Durability::Os),
+        Some(mode @ (Durability::Memory | Durability::Os)) => Ok(mode),
         // The shards can do more, but not without a prefix-ordered journal on the disk and R-19.
-        Some(_) => Err(invalid("only os is built yet")),
+        Some(_) => Err(invalid("only os and memory are built yet")),
         None => Err(invalid("is not a mode")),
     }
 }
@@ -656,7 +656,7 @@ mod tests {
         }
         check_refused(
             &[("tally.durability", "commit")],
-            "tally.durability=commit: only os is built yet (--set)",
+            "tally.durability=commit: only os and memory are built yet (--set)",
         );
     }
 

@@ -89,7 +89,7 @@ pub const BROKER: &[Property] = properties! {
     "tally.audit.retention.ms": Long = "604800000", at_least(-1), not_yet; "How long audit records are kept, in milliseconds."
     "tally.clamp.replication.factor": Boolean = "false", Any, honoured; "Accept a replication factor above the number of brokers as that number, instead of refusing it."
     "tally.cluster.id": String, Any, honoured; "Id of the cluster that a new data directory gets; one is made up (22 characters of base64url) when none is given. Data of another cluster is refused."
-    "tally.durability": String = "os", OneOf(&["os", "commit", "always", "memory"]), honoured; "What an answer promises. `os`: survives kill -9, not power loss. The other modes are not built yet and are refused."
+    "tally.durability": String = "os", OneOf(&["os", "commit", "always", "memory"]), honoured; "What an answer promises. `os`: survives kill -9, not power loss. `memory`: all data is gone when the broker ends. The other modes are not built yet and are refused."
     "tally.faults.enable": Boolean = "false", Any, not_yet; "Whether faults may be injected to test an application."
     "tally.guard.ordered.sessions": Boolean = "true", Any, honoured; "Whether a transactional request of the old protocol is dropped, and its connection closed, when it comes on an older connection than one its producer has used for the same kind of request since: it was delayed, and could end or join a later transaction."
     "tally.http.auth": String = "", Any, not_yet; "Who may use the HTTP port: none, token or mtls."

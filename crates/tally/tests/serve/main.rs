@@ -136,7 +136,7 @@ fn bad_flags_and_properties_are_refused() {
     );
     check_refused(
         &["--durability", "commit"],
-        "tally: tally.durability=commit: only os is built yet (--durability)",
+        "tally: tally.durability=commit: only os and memory are built yet (--durability)",
     );
     check_refused(
         &["--node-id", "x"],

@@ -10,7 +10,7 @@ use tally_groups::Groups;
 use tally_protocol::build::BatchBuilder;
 use tally_protocol::record::Records;
 use tally_protocol::records::offsets_log::OffsetsRecord;
-use tally_protocol::records::transaction_log::TransactionRecord;
+use tally_protocol::records::transaction_log::{TransactionRecord, TransactionState};
 use tally_protocol::{BatchView, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence};
 use tally_transactions::TransactionCoordinator;
 
@@ -127,6 +127,21 @@ fn each_record(
 /// Bytes that one decision's records may have: far more than those of any honest client, far below what a batch or a
 /// segment can hold.
 const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What tests call the write of these records (exactly-once.md 8.4).
+pub(crate) fn write_name(records: &[TransactionRecord]) -> &'static str {
+    let first = records.first().and_then(|record| record.value.as_ref());
+    match first.map(|value| value.state) {
+        None => "tombstone",
+        Some(TransactionState::Empty) => "init_producer_id",
+        Some(TransactionState::Ongoing) => "ongoing",
+        Some(TransactionState::PrepareCommit) => "prepare_commit",
+        Some(TransactionState::PrepareAbort) => "prepare_abort",
+        Some(TransactionState::CompleteCommit) => "complete_commit",
+        Some(TransactionState::CompleteAbort) => "complete_abort",
+        Some(TransactionState::Dead | TransactionState::PrepareEpochFence) => "never_stored",
+    }
+}
 
 /// The transaction coordinator's records as one batch; `None` if they are too large for one.
 pub(crate) fn transaction_batch(records: &[TransactionRecord], now: Now) -> Option<BytesMut> {

@@ -440,6 +440,16 @@ impl ShardMessage {
 }
 
 impl ShardReply {
+    /// What tests call the moment at which it leaves (exactly-once.md 8.4).
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            ShardReply::Append(_) => "reply.append",
+            ShardReply::Transaction(_) => "reply.transaction",
+            ShardReply::Group(_) => "reply.group",
+            _ => "reply.other",
+        }
+    }
+
     /// The same reply, had the journal failed before it could leave (N9): nothing is said of what was not kept.
     pub(crate) fn failed(self) -> ShardReply {
         match self {

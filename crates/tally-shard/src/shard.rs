@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tally_groups as groups;
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId};
-use tally_storage::{Journal, JournalState, SegmentJournal, StorageError, Ticket};
+use tally_storage::{Journal, JournalState, SegmentJournal, StorageError, Ticket, fault_point};
 use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
 
@@ -534,7 +534,10 @@ impl Shard {
         let durable = self.journal.durable();
         while let Some(held) = self.waiting.release(durable) {
             match held {
-                Held::Reply(to, reply) => outbox.replies.push((to, reply)),
+                Held::Reply(to, reply) => {
+                    fault_point(reply.name());
+                    outbox.replies.push((to, reply));
+                }
                 Held::Message(message) => outbox.messages.push(message),
                 Held::HighWatermark(id, offset) => {
                     if let Some(partition) = self.partitions.get_mut(&id) {

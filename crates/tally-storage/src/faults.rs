@@ -2,8 +2,14 @@
 //!
 //! Two things, both for tests alone. An [`Observer`] belongs to a thread: it is told of every operation of the module `disk`
 //! before and after, and may let it fail or stop it half-way; stores through a map are not told of, they are found by
-//! comparing. A [`point`] is a place with a name, where `TALLY_FAULT=NAME:N` ends the process the N-th time it is reached,
-//! as `kill -9` would. Without the feature both cost nothing: the module `no_faults` stands here.
+//! comparing. A [`point`] is a place with a name, where the variable `TALLY_FAULT` ends the process as `kill -9` would, makes a
+//! write fail or holds a request back: see the module `points`. Without the feature both cost nothing: the module
+//! `no_faults` stands here.
+
+mod points;
+
+pub use points::{Hold, around, fails, hold, point};
+pub(crate) use points::{die, is_due, point_of_file};
 
 use crate::disk::SegmentFile;
 use std::cell::RefCell;
@@ -11,8 +17,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,56 +210,4 @@ pub(crate) fn is_observed() -> bool {
 /// The id of the kernel's run that the observer wants to be seen.
 pub(crate) fn boot_id() -> Option<String> {
     observer()?.boot_id()
-}
-
-/// Where the process is to die.
-struct Wanted {
-    name: String,
-    left: AtomicU64,
-}
-
-fn wanted() -> Option<&'static Wanted> {
-    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("TALLY_FAULT").ok()?;
-        let (name, count) = text.rsplit_once(':')?;
-        Some(Wanted {
-            name: name.to_owned(),
-            left: AtomicU64::new(count.parse().ok()?),
-        })
-    });
-    wanted.as_ref()
-}
-
-/// A place where the process can be made to die: `TALLY_FAULT=NAME:N`, the N-th time (exactly-once.md 8.4).
-pub fn point(name: &str) {
-    if is_due(name) {
-        die();
-    }
-}
-
-/// The same for a place in the life of a file: its name is `WHAT.KIND`, where the kind is the end of the file's name.
-pub(crate) fn point_of_file(what: &str, path: &Path) {
-    if wanted().is_some() {
-        let kind = path.extension().or_else(|| path.file_name());
-        let kind = kind.unwrap_or_default().to_string_lossy();
-        point(&format!("{what}.{kind}"));
-    }
-}
-
-/// Whether this is the time to die here; for a place that leaves something half-done first.
-pub(crate) fn is_due(name: &str) -> bool {
-    let Some(wanted) = wanted() else {
-        return false;
-    };
-    wanted.name == name && wanted.left.fetch_sub(1, Ordering::Relaxed) == 1
-}
-
-/// Ends the process as `kill -9` does.
-pub(crate) fn die() -> ! {
-    let me = rustix::process::getpid();
-    while rustix::process::kill_process(me, rustix::process::Signal::KILL).is_ok() {
-        std::thread::park();
-    }
-    std::process::abort()
 }

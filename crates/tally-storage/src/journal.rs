@@ -566,6 +566,7 @@ impl SegmentJournal {
 impl Journal for SegmentJournal {
     fn reserve(&mut self, partition: PartitionId, bytes: usize) -> Result<(), NoRoom> {
         let reserved = match self.log_and_place(partition) {
+            Ok(_) if faults::fails("reserve") => Err(io::ErrorKind::StorageFull.into()),
             Ok((log, place)) => log.reserve(place, bytes),
             Err(error) => Err(io::Error::other(error)),
         };

@@ -47,7 +47,9 @@ pub use compaction::{
 };
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
-pub use faults::point as fault_point;
+pub use faults::{
+    Hold, around as fault_around, fails as fault_fails, hold as fault_hold, point as fault_point,
+};
 pub use inspect::{
     BatchAt, FileKind, Holder, Inspection, SegmentReader, file_kind, read_epochs, read_log_start,
     read_meta, read_offset_index, read_time_index,

@@ -67,6 +67,38 @@ pub(crate) fn boot_id() -> Option<String> {
 #[inline(always)]
 pub fn point(_name: &str) {}
 
+/// Does `write`; in tests there is a place to die before and after it.
+#[inline(always)]
+pub fn around<T>(_name: &str, write: impl FnOnce() -> T) -> T {
+    write()
+}
+
+/// Whether a test wants what is about to be done to fail: never, without the feature `faults`.
+#[inline(always)]
+#[must_use]
+pub fn fails(_name: &str) -> bool {
+    false
+}
+
+/// Somebody whom a test holds back: nobody, without the feature `faults`.
+#[derive(Debug)]
+pub enum Hold {}
+
+impl Hold {
+    /// Whether it still has to wait.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        match *self {}
+    }
+}
+
+/// Whether a test holds back whoever is here: never, without the feature `faults`.
+#[inline(always)]
+#[must_use]
+pub fn hold(_name: &str) -> Option<Hold> {
+    None
+}
+
 #[inline(always)]
 pub(crate) fn point_of_file(_what: &str, _path: &Path) {}
 

@@ -288,6 +288,9 @@ impl Segment {
                 .write_at(&bytes[..bytes.len() / 2], self.size)?;
             faults::die();
         }
+        if faults::fails("append") {
+            return Err(io::Error::other("a device error, made for a test"));
+        }
         writer.tail.file().write_at(bytes, self.size)?;
         faults::point("append.written");
         self.dirty = true;

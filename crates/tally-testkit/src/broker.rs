@@ -10,6 +10,7 @@
 use crate::client::Client;
 use crate::waiting::wait_for;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -38,6 +39,7 @@ pub struct Broker {
     program: PathBuf,
     directory: PathBuf,
     settings: Vec<String>,
+    faults: Vec<String>,
     child: Option<Child>,
     address: String,
 }
@@ -71,11 +73,61 @@ impl Broker {
             program: PathBuf::from(program),
             directory: new_directory(),
             settings: everywhere().chain(owned(settings)).collect(),
+            faults: Vec::new(),
             child: None,
             address: String::new(),
         };
         broker.start_again();
         broker
+    }
+
+    /// What the next start is to have of faults, `POINT=ACTION@NTH` each (`tally_storage::faults`). Each sleeps until
+    /// [`Broker::wake`] is called with its index.
+    pub fn set_faults(&mut self, faults: &[&str]) {
+        (0..self.faults.len()).for_each(|index| self.calm(index));
+        self.faults = faults.iter().map(|&fault| fault.to_owned()).collect();
+    }
+
+    /// The file that a fault is awake with.
+    fn fault_file(&self, index: usize) -> PathBuf {
+        self.directory.join(format!("fault-{index}"))
+    }
+
+    /// Wakes a fault.
+    #[track_caller]
+    pub fn wake(&self, index: usize) {
+        fs::write(self.fault_file(index), "").expect("a directory of ours");
+    }
+
+    /// Puts a fault to sleep: who was held goes on.
+    pub fn calm(&self, index: usize) {
+        let _absent = fs::remove_file(self.fault_file(index)).is_err();
+    }
+
+    /// Waits until somebody is held by a fault.
+    #[track_caller]
+    pub fn wait_until_held(&self, index: usize) {
+        let held = self.fault_file(index).with_extension("held");
+        wait_for("somebody is held", || held.exists().then_some(()));
+    }
+
+    /// Waits until a fault has killed the broker.
+    #[track_caller]
+    pub fn wait_for_death(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let status = wait_for("the broker's death", || {
+            child.try_wait().expect("a child of ours")
+        });
+        assert_eq!(status.signal(), Some(9), "killed by its fault: {status}");
+    }
+
+    /// Starts the broker on its data and waits until a fault has killed it.
+    #[track_caller]
+    pub fn start_and_die(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let child = self.command(&self.directory.join("port")).spawn();
+        self.child = Some(child.expect("the broker's program can be run"));
+        self.wait_for_death();
     }
 
     /// Starts the broker again on the data it left.
@@ -86,8 +138,6 @@ impl Broker {
         let _absent = fs::remove_file(&port_file).is_err();
         let mut child = self
             .command(&port_file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
             .spawn()
             .expect("the broker's program can be run");
         self.address = wait_for("the broker's port file", || {
@@ -106,6 +156,7 @@ impl Broker {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/reference-kafka");
             let mut command = Command::new(script);
             command.stderr(Stdio::null());
+            command.stdin(Stdio::piped()).stdout(Stdio::null());
             command.arg("--data").arg(data);
             command.arg("--port-file").arg(port_file);
             // Its retention looks for the first time after half a minute, whatever the interval is.
@@ -116,6 +167,10 @@ impl Broker {
             return command;
         }
         let mut command = Command::new(&self.program);
+        let faults = self.faults.iter().enumerate();
+        let faults = faults.map(|(index, f)| format!("{f}:{}", self.fault_file(index).display()));
+        command.env("TALLY_FAULT", faults.collect::<Vec<_>>().join(","));
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
         command.args(["serve", "--listen", "127.0.0.1:0", "--http", "off"]);
         command.arg("--exit-with-parent");
         command.arg("--data").arg(data);

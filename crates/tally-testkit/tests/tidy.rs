@@ -157,6 +157,37 @@ fn every_file_says_what_it_is_for_and_stays_one_subject() {
     }
 }
 
+/// Whether the `tally` binary that cargo would build with these arguments can be made to die, fail or wait.
+fn has_faults(arguments: &[&str]) -> bool {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = std::process::Command::new(cargo)
+        .current_dir(root())
+        .args(["tree", "--offline", "--locked", "--package", "tally"])
+        .args([
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} features {f}.",
+        ])
+        .args(arguments)
+        .output()
+        .expect("cargo can be run");
+    assert!(output.status.success(), "cargo tree: {output:?}");
+    let tree = String::from_utf8(output.stdout).expect("text");
+    let storage = tree.lines().find(|line| line.starts_with("tally-storage"));
+    storage
+        .expect("it is in the tree")
+        .ends_with("features faults.")
+}
+
+#[test]
+fn a_release_has_no_faults() {
+    assert!(!has_faults(&[]), "what scripts/main-job builds");
+    assert!(has_faults(&["--features", "faults"]), "it would be seen");
+}
+
 /// How a test is looked for in the sources, for each name in backquotes that looks like one: `x012_what_holds`, or its
 /// beginning alone, with the module it is in: `offsets::g83_…`.
 fn tests_named_in(document: &str) -> BTreeSet<String> {

@@ -17,6 +17,9 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(20);
 /// `add.partitions.to.txn.retry.backoff.max.ms` over the one above (V-4).
 const RETRIES_MAX: u32 = 5;
 
+/// How often [`pause`] looks whether it is over.
+const HOLD_AGAIN: Duration = Duration::from_millis(1);
+
 /// Who speaks, for which transaction, under which rules.
 #[derive(Debug, Clone)]
 pub(crate) struct Participant {
@@ -78,9 +81,21 @@ pub(crate) async fn ask_coordinator(
     partitions: Vec<TopicPartition>,
 ) -> Vec<ErrorCode> {
     let count = partitions.len();
-    match participant.flow {
+    let codes = match participant.flow {
         producers::Flow::Tv1 => verify(node, participant, partitions).await,
         producers::Flow::Tv2 => vec![add(node, participant, partitions).await; count],
+    };
+    // The gap that V-5 is about.
+    pause("verified").await;
+    codes
+}
+
+/// For tests: stays here for as long as one of them wants it (`hold` of `TALLY_FAULT`); a release knows nothing of it.
+async fn pause(point: &str) {
+    if let Some(hold) = tally_storage::fault_hold(point) {
+        while hold.lasts() {
+            tokio::time::sleep(HOLD_AGAIN).await;
+        }
     }
 }
 
@@ -117,6 +132,7 @@ async fn add(node: &Node, participant: &Participant, partitions: Vec<TopicPartit
     let mut code = ErrorCode::ConcurrentTransactions;
     for attempt in 0..=RETRIES_MAX {
         if attempt > 0 {
+            pause("join.again").await;
             tokio::time::sleep(RETRY_BACKOFF).await;
         }
         let command = Command::AddPartitions {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tally_producer_state::{Guard, Marker, MarkerRefusal, MarkerVerdict, Verdict};
 use tally_protocol::control::{MARKER_BATCH_BYTES, MarkerFields, marker_batch};
 use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch};
-use tally_storage::{Journal, Ticket};
+use tally_storage::{Journal, Ticket, fault_around, fault_fails, fault_point};
 use tally_transactions::TopicPartition;
 
 /// A marker on its way to a partition.
@@ -87,7 +87,7 @@ impl Shard {
         journal
             .reserve(id, batch.len())
             .map_err(|_| ErrorCode::KafkaStorageError)?;
-        let placed = partition.append(journal, batch, &header);
+        let placed = fault_around("data", || partition.append(journal, batch, &header));
         partition.applied(placed, &header, now);
         if partition.bounds != Bounds::Syncs {
             let held = Held::HighWatermark(id, partition.log_end);
@@ -158,6 +158,9 @@ impl Shard {
         journal
             .reserve(id, MARKER_BATCH_BYTES)
             .map_err(|_| ErrorCode::KafkaStorageError)?;
+        if fault_fails("marker") {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let batch = marker_batch(&MarkerFields {
             producer_id: marker.producer_id,
             producer_epoch: marker.producer_epoch,
@@ -166,7 +169,7 @@ impl Shard {
             timestamp_ms: now.wall_ms,
         });
         let header = batch::parse_header(&batch).expect("a marker batch has a whole header");
-        let placed = partition.append(journal, batch, &header);
+        let placed = fault_around("marker", || partition.append(journal, batch, &header));
         if let Some(row) = partition
             .producers
             .apply_marker(placed.base_offset, marker, now)
@@ -176,6 +179,7 @@ impl Shard {
             journal
                 .append_transaction_row(id, row.last_offset, &row.encode())
                 .expect("the row of an aborted transaction is written, or this process must not serve it");
+            fault_point("row.after");
         }
         partition
             .hosted

@@ -16,7 +16,7 @@ use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerEpoch, ProducerId,
     Sequence, batch,
 };
-use tally_storage::{Durability, Journal};
+use tally_storage::{Durability, Journal, fault_around};
 use tally_transactions as transactions;
 
 /// Room reserved before a coordinator decides, so that a full disk is a refusal before any state has changed (N15):
@@ -229,7 +229,8 @@ impl Shard {
         let is_synced = transactions_are_synced(&decision);
         if !decision.records.is_empty() {
             let batch = coordinator::transaction_batch(&decision.records, now);
-            let base_offset = match self.append_decision(now, id, batch) {
+            let name = coordinator::write_name(&decision.records);
+            let base_offset = match fault_around(name, || self.append_decision(now, id, batch)) {
                 Ok(base_offset) => base_offset,
                 Err(code) => return self.refuse_transaction(now, id, decision.effects, code),
             };
@@ -281,7 +282,12 @@ impl Shard {
         let is_synced = groups_are_synced(&decision);
         if !decision.records.is_empty() {
             let batch = coordinator::offsets_batch(&decision.records, producer, now);
-            let base_offset = match self.append_decision(now, id, batch) {
+            let name = if producer.is_some() {
+                "pending_offsets"
+            } else {
+                "group"
+            };
+            let base_offset = match fault_around(name, || self.append_decision(now, id, batch)) {
                 Ok(base_offset) => base_offset,
                 Err(code) => return self.refuse_group(now, id, decision, code),
             };

@@ -3,6 +3,8 @@
 
 mod admin;
 mod committed_offsets;
+mod crash_matrix;
+mod crash_points;
 mod crashes;
 mod delayed;
 mod idempotent;

@@ -56,6 +56,7 @@ pub(crate) use init_producer_id::PlainProducerIds;
 use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
+use crate::server::loading::Loading;
 use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -83,6 +84,10 @@ use tokio::sync::Notify;
 pub(crate) const INTERNAL_TOPICS: [&str; 3] =
     [CONSUMER_OFFSETS, TRANSACTION_STATE, "__share_group_state"];
 
+/// What one lookup may need from the disk, one after the other: every segment of the largest answer, and a walk over the
+/// headers of one.
+const LOADS_A_LOOKUP_MAX: usize = 8192;
+
 /// Bytes a response may have: its length is a positive int32.
 const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
@@ -97,6 +102,7 @@ pub(crate) struct Node {
     pub(crate) producer_ids: PlainProducerIds,
     pub(crate) loggers: Loggers,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) loading: Loading,
 }
 
 /// Who is at the other end of a connection.
@@ -316,6 +322,23 @@ impl Node {
         message: impl FnOnce(ReplyTo) -> ShardMessage,
     ) -> Option<ShardReply> {
         self.shards.ask(id, message).reply().await
+    }
+
+    /// Asks the owner of a partition for what may have to come from the disk first.
+    pub(crate) async fn ask_the_disk(
+        &self,
+        id: PartitionId,
+        message: impl Fn(ReplyTo) -> ShardMessage,
+    ) -> Result<ShardReply, ErrorCode> {
+        for _ in 0..LOADS_A_LOOKUP_MAX {
+            match self.ask(id, &message).await {
+                Some(ShardReply::Cold(cold)) => self.loading.load(id, cold).await?,
+                Some(reply) => return Ok(reply),
+                None => return Err(ErrorCode::NotLeaderOrFollower),
+            }
+        }
+        tracing::error!(partition = %id, "what is read from the disk does not stay in memory");
+        Err(ErrorCode::KafkaStorageError)
     }
 }
 

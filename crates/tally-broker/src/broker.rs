@@ -9,6 +9,7 @@ use crate::metadata::{
 };
 use crate::server::clock::Clock;
 use crate::server::compactor;
+use crate::server::loading::Loading;
 use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
 use crate::server::sync::Syncing;
 use crate::server::{http, listener};
@@ -36,6 +37,8 @@ use tokio::sync::watch;
 const SHARDS_PER_CPU: usize = 4;
 /// A long start says so often how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Segments that all shards keep mapped for readers: three maps each, and a process may have 65,530.
+const SEGMENT_MAPS_MAX: usize = 4096;
 /// More shards than any machine has use for.
 const SHARDS_MAX: usize = 4096;
 
@@ -161,6 +164,7 @@ impl Broker {
             producer_ids: PlainProducerIds::default(),
             loggers,
             fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
+            loading: Loading::default(),
         });
         tokio::spawn(listener::serve(node, listener, stopped));
         ready.store(true, Ordering::Release);
@@ -265,7 +269,9 @@ fn new_shards(
     data_dir: &Arc<DataDir>,
     journal: Option<&Arc<SyncJournal>>,
 ) -> Arc<Shards> {
-    let new_journal = || durability::segment_journal(config.durability, data_dir, journal);
+    let maps_max = (SEGMENT_MAPS_MAX / count).max(1);
+    let new_journal =
+        || durability::segment_journal(config.durability, data_dir, journal).keep_maps(maps_max);
     let shards = (0..count)
         .map(|_| {
             let settings = shard_settings(config, metadata, random_number());

@@ -1,9 +1,11 @@
-//! Everything that runs: the listener, the connections, the shards' driver, compaction, the clock and the health page.
+//! Everything that runs: the listener, the connections, the shards' driver, compaction, what waits for the disk, the clock
+//! and the health page.
 
 pub(crate) mod clock;
 pub(crate) mod compactor;
 pub(crate) mod connection;
 pub(crate) mod http;
 pub(crate) mod listener;
+pub(crate) mod loading;
 pub(crate) mod shards;
 pub(crate) mod sync;

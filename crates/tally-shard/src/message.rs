@@ -11,7 +11,7 @@ use tally_producer_state::{Flow, Guard, Marker, ProducerDescription, Verificatio
 use tally_protocol::{
     ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId,
 };
-use tally_storage::{Cut, LogOptions, Slice};
+use tally_storage::{Cold, Cut, LogOptions, Slice};
 use tally_transactions as transactions;
 use tally_transactions::{MarkerSet, TopicPartition};
 
@@ -202,6 +202,21 @@ impl TransactionRequest {
             speaker: None,
             secured: Vec::new(),
         }
+    }
+}
+
+/// Why something was not read or looked up.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// For the client.
+    Refused(ErrorCode),
+    /// Not yet.
+    Cold(Cold),
+}
+
+impl From<ErrorCode> for Unread {
+    fn from(code: ErrorCode) -> Unread {
+        Unread::Refused(code)
     }
 }
 
@@ -402,6 +417,9 @@ pub enum ShardReply {
     Append(Result<AppendOutcome, AppendRefusal>),
     /// To `BeginVerification`.
     Verification(Result<Verification, ErrorCode>),
+    /// To `Read` and `FindOffset`: what it needs is on the disk only. To be loaded where waiting is allowed, then asked
+    /// again.
+    Cold(Cold),
     /// To `Read`.
     Read(Result<ReadOutcome, ErrorCode>),
     /// To `FindOffset`.
@@ -460,6 +478,7 @@ impl ShardReply {
             ShardReply::Verification(_) => {
                 ShardReply::Verification(Err(ErrorCode::NotLeaderOrFollower))
             }
+            ShardReply::Cold(cold) => ShardReply::Cold(cold),
             ShardReply::Read(_) => ShardReply::Read(Err(ErrorCode::NotLeaderOrFollower)),
             ShardReply::Offset(_) => ShardReply::Offset(Err(ErrorCode::NotLeaderOrFollower)),
             ShardReply::EpochEnd(_) => ShardReply::EpochEnd(Err(ErrorCode::NotLeaderOrFollower)),
@@ -497,6 +516,8 @@ pub enum Outgoing {
     ToPartition(PartitionId, ShardMessage),
     /// This shard is running out of producer ids: give it a block.
     ProducerIds,
+    /// Something that will be looked at soon is to be loaded, away from the shard. Nobody is told when it is.
+    Load(Cold),
 }
 
 /// What a shard wants done after it has handled messages.

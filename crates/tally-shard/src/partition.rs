@@ -5,7 +5,8 @@
 
 use crate::coordinator::Hosted;
 use crate::message::{
-    EpochEnd, Isolation, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, WaiterId,
+    EpochEnd, Isolation, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, Unread,
+    WaiterId,
 };
 use bytes::BytesMut;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use tally_producer_state::{AbortedTransaction, ProducerStates, collect_aborted};
 use tally_protocol::{
     BatchHeader, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, ProducerId, batch,
 };
-use tally_storage::{Durability, Entry, Journal, SegmentJournal, Ticket};
+use tally_storage::{Durability, Entry, Journal, SegmentJournal, StorageError, Ticket};
 
 /// The state of a partition.
 #[derive(Debug)]
@@ -241,7 +242,7 @@ impl Partition {
         &mut self,
         journal: &SegmentJournal,
         request: &ReadRequest,
-    ) -> Result<ReadOutcome, ErrorCode> {
+    ) -> Result<ReadOutcome, Unread> {
         self.check_leader_epoch(request.current_leader_epoch)?;
         let log_start = journal.log_start(self.id);
         let last_stable_offset = self.last_stable_offset(log_start);
@@ -260,7 +261,7 @@ impl Partition {
             }
         }
         if request.from < log_start || request.from > self.log_end {
-            return Err(ErrorCode::OffsetOutOfRange);
+            return Err(ErrorCode::OffsetOutOfRange.into());
         }
         let upper = match request.isolation {
             Isolation::ReadUncommitted => self.high_watermark,
@@ -269,11 +270,14 @@ impl Partition {
         let mut found_bytes = 0;
         if request.from < upper && (request.max_bytes > 0 || request.first_whole) {
             let read = journal
-                .read(self.id, request.from, upper, request.max_bytes, request.first_whole)
-                .map_err(|error| {
-                    tracing::error!(partition = %self.id, from = %request.from, %error, "read failed");
-                    ErrorCode::KafkaStorageError
-                })?;
+                .read(
+                    self.id,
+                    request.from,
+                    upper,
+                    request.max_bytes,
+                    request.first_whole,
+                )
+                .map_err(|error| unread(self.id, error))?;
             if request.isolation == Isolation::ReadCommitted && !read.slices.is_empty() {
                 outcome.aborted = self.aborted(journal, request.from, read.next.min(upper));
             }
@@ -327,6 +331,17 @@ impl Partition {
     pub(crate) fn applied(&mut self, placed: Placed, header: &BatchHeader, now: Now) {
         if header.has_producer() {
             self.producers.apply(placed.base_offset, header, now);
+        }
+    }
+}
+
+/// What a failed read or lookup means.
+pub(crate) fn unread(id: PartitionId, error: StorageError) -> Unread {
+    match error {
+        StorageError::NotInMemory(cold) => Unread::Cold(cold),
+        error => {
+            tracing::error!(partition = %id, %error, "read failed");
+            Unread::Refused(ErrorCode::KafkaStorageError)
         }
     }
 }

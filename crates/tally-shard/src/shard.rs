@@ -14,6 +14,7 @@ use crate::compaction::CompactorSettings;
 use crate::coordinator::Hosted;
 use crate::message::{
     Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply, TransactionRequest,
+    Unread,
 };
 use crate::ordered_sessions::OrderedSessions;
 use crate::partition::{Bounds, Partition};
@@ -241,9 +242,9 @@ impl Shard {
             ShardMessage::Read { request, to } => {
                 let outcome = match self.partitions.get_mut(&id) {
                     Some(partition) => partition.read(&self.journal, &request),
-                    None => Err(self.absent(id)),
+                    None => Err(self.absent(id).into()),
                 };
-                self.reply_in_place(to, ShardReply::Read(outcome));
+                self.reply_when_loaded(to, outcome, ShardReply::Read);
             }
             ShardMessage::FindOffset {
                 query,
@@ -252,7 +253,7 @@ impl Shard {
                 to,
             } => {
                 let lookup = self.find_offset(id, query, isolation, current_leader_epoch);
-                self.reply_in_place(to, ShardReply::Offset(lookup));
+                self.reply_when_loaded(to, lookup, ShardReply::Offset);
             }
             other => self.handle_coordination(now, id, other, outbox),
         }
@@ -526,6 +527,21 @@ impl Shard {
         self.release(now, outbox);
     }
 
+    /// A reply, or what has to be loaded before there can be one.
+    fn reply_when_loaded<T>(
+        &mut self,
+        to: ReplyTo,
+        outcome: Result<T, Unread>,
+        reply: impl FnOnce(Result<T, ErrorCode>) -> ShardReply,
+    ) {
+        let reply = match outcome {
+            Ok(found) => reply(Ok(found)),
+            Err(Unread::Refused(code)) => reply(Err(code)),
+            Err(Unread::Cold(cold)) => ShardReply::Cold(cold),
+        };
+        self.reply_in_place(to, reply);
+    }
+
     /// Lets go of what has become durable.
     fn release(&mut self, now: Now, outbox: &mut Outbox) {
         if let JournalState::Failed(reason) = self.journal.state() {
@@ -567,7 +583,10 @@ impl Shard {
                 }
                 // A coordinator that is loaded again asks for its markers again; ids are asked for when they are needed.
                 Held::Message(
-                    Outgoing::Markers { .. } | Outgoing::Secure { .. } | Outgoing::ProducerIds,
+                    Outgoing::Markers { .. }
+                    | Outgoing::Secure { .. }
+                    | Outgoing::ProducerIds
+                    | Outgoing::Load(_),
                 )
                 | Held::HighWatermark(..)
                 | Held::Synced(..) => {}

@@ -20,7 +20,7 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tally_protocol::ids::to_u64;
 use tally_protocol::{BatchView, Offset, PartitionId, batch};
 use thiserror::Error;
@@ -94,6 +94,7 @@ pub struct SealedSegment {
 #[derive(Debug)]
 pub struct CompactionInput {
     dir: Arc<DataDir>,
+    maps: Arc<AtomicUsize>,
     id: PartitionId,
     life: u64,
     options: LogOptions,
@@ -330,6 +331,7 @@ impl CompactionInput {
         Place {
             dir: &self.dir,
             id: self.id,
+            maps: &self.maps,
         }
     }
 
@@ -494,6 +496,10 @@ impl PartitionLog {
         let mut checkpoint = self.checkpoint;
         checkpoint.gaps_below = checkpoint.gaps_below.max(cleaned.end);
         checkpoint.first_dirty = first_dirty.unwrap_or(checkpoint.first_dirty);
+        for segment in &mut self.segments[group.clone()] {
+            // Whoever opens one could write its indexes into the new ones.
+            segment.end_opening();
+        }
         let names = disk::names(&directory)?.unwrap_or_default();
         complete(place, (cleaned.base, cleaned.end), &names, checkpoint)?;
         let mut segment = Segment::found(cleaned.base, cleaned.end, cleaned.bytes);
@@ -540,14 +546,9 @@ impl SegmentJournal {
         let log = self.log(partition)?;
         let place = self.place(partition);
         let found = log.segments.iter().find(|segment| segment.base == base);
-        let Some(segment) = found.filter(|segment| segment.size > 0) else {
-            return Ok(-1);
-        };
-        if let Some(timestamp) = segment.first_timestamp {
-            return Ok(timestamp);
-        }
-        let map = segment.mapping(place, &log.options)?;
-        Ok(segment.header(&map, 0, place)?.max_timestamp)
+        found.map_or(Ok(-1), |segment| {
+            segment.first_timestamp(place, &log.options)
+        })
     }
 
     /// The closed segments that end at or below `upto`, to be compacted. Setting `stop` ends all that is done with them.
@@ -560,6 +561,7 @@ impl SegmentJournal {
         let log = self.log(partition)?;
         Ok(CompactionInput {
             dir: Arc::clone(self.dir()),
+            maps: Arc::clone(self.maps()),
             id: partition,
             life: log.life,
             options: log.options,

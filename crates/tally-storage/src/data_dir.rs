@@ -3,6 +3,7 @@
 //! Invariants: one process has the directory, by a lock that the kernel drops when the process ends however it ends. The
 //! mark of a clean shutdown is removed before anything else is opened, so that it only ever speaks of the run before.
 
+use crate::cold::Heat;
 use crate::disk::{self, SegmentFile, Sync};
 use crate::error::OpenDirError;
 use crate::tail::Unsynced;
@@ -33,6 +34,7 @@ pub struct DataDir {
     failed: AtomicBool,
     /// Segments that were written to and not synced since.
     unsynced: Unsynced,
+    heat: Heat,
     _lock: SegmentFile,
 }
 
@@ -63,6 +65,7 @@ impl DataDir {
             power_was_cut,
             failed: AtomicBool::new(false),
             unsynced: Unsynced::default(),
+            heat: Heat::default(),
             _lock: lock,
         })
     }
@@ -188,6 +191,11 @@ impl DataDir {
     /// The recovery point of a partition.
     pub(crate) fn settled(&self, _partition: PartitionId) -> Offset {
         Offset::ZERO
+    }
+
+    /// What was appended to all partitions since the start.
+    pub(crate) fn heat(&self) -> &Heat {
+        &self.heat
     }
 
     /// How far files can be trusted that are opened now.

@@ -1,5 +1,6 @@
 //! What can go wrong, by what a caller can do about it.
 
+use crate::cold::Cold;
 use std::io;
 use std::path::{Path, PathBuf};
 use tally_protocol::{Offset, PartitionId};
@@ -69,6 +70,9 @@ pub enum StorageError {
         /// The offset after the last one.
         log_end: Offset,
     },
+    /// No failure: what is needed is on the disk only. Loaded where waiting is allowed, the same can be asked again.
+    #[error("not in memory yet: {0:?}")]
+    NotInMemory(Cold),
     /// The partition has not been opened.
     #[error("partition {0} is not open")]
     NotOpen(PartitionId),

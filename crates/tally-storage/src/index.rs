@@ -47,6 +47,11 @@ impl<const WIDTH: usize> Index<WIDTH> {
         }))
     }
 
+    /// Whether asking it does not wait for the disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.table.is_in_memory()
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.entries
@@ -108,6 +113,26 @@ impl OffsetIndex {
     pub(crate) fn pair(entry: [u8; OFFSET_ENTRY]) -> (u32, u32) {
         let (offset, position) = entry.split_at(4);
         (be_u32(offset), be_u32(position))
+    }
+
+    /// The last entry of the index at `path`, if it has any, without mapping it; the outer `None` if the file is missing
+    /// or not a whole number of entries.
+    pub(crate) fn read_last(path: &Path) -> io::Result<Option<Option<(u32, u32)>>> {
+        let file = match SegmentFile::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let size = file.size()?;
+        if !to_usize(size).is_multiple_of(OFFSET_ENTRY) {
+            return Ok(None);
+        }
+        let Some(at) = size.checked_sub(to_u64(OFFSET_ENTRY)) else {
+            return Ok(Some(None));
+        };
+        let mut entry = [0; OFFSET_ENTRY];
+        let read = file.read_at(&mut entry, at)?;
+        Ok((read == OFFSET_ENTRY).then(|| Some(Self::pair(entry))))
     }
 
     /// An entry for the batch that ends at `relative` and begins at `position`.

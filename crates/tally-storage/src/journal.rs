@@ -19,6 +19,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId};
 
 /// A position in the journal. Totally ordered.
@@ -94,6 +95,9 @@ pub struct SegmentJournal {
     state: JournalState,
     /// With durability `commit` and `always`.
     synced: Option<Synced>,
+    /// Maps of segments, those that only slices still hold among them.
+    maps: Arc<AtomicUsize>,
+    maps_max: usize,
 }
 
 /// What a journal is synced by.
@@ -114,6 +118,8 @@ impl fmt::Debug for SegmentJournal {
     }
 }
 
+/// Segments kept mapped: a process may have 65,530 maps, and a segment takes three.
+const MAPS_MAX: usize = 4096;
 /// More files than this are synced with the whole file system at once.
 const SYNCED_ONE_BY_ONE: usize = 64;
 
@@ -128,6 +134,8 @@ impl SegmentJournal {
             durable: Ticket(0),
             state: JournalState::Open,
             synced: None,
+            maps: Arc::default(),
+            maps_max: MAPS_MAX,
         }
     }
 
@@ -177,6 +185,7 @@ impl SegmentJournal {
         let place = Place {
             dir: &self.dir,
             id: partition,
+            maps: &self.maps,
         };
         let Some(log) = self.partitions.get_mut(&partition) else {
             return self.last;
@@ -216,8 +225,44 @@ impl SegmentJournal {
         &self.dir
     }
 
+    pub(crate) fn maps(&self) -> &Arc<AtomicUsize> {
+        &self.maps
+    }
+
+    /// Sets how many segments are kept mapped for readers; those looked at last stay.
+    #[must_use]
+    pub fn keep_maps(self, maps_max: usize) -> SegmentJournal {
+        SegmentJournal { maps_max, ..self }
+    }
+
+    /// How many segments are mapped.
+    #[must_use]
+    pub fn map_count(&self) -> usize {
+        self.maps.load(Ordering::Relaxed)
+    }
+
+    /// Lets maps go when there are too many: first those that were not looked at since this was done last.
+    fn tidy_maps(&self) {
+        if self.map_count() <= self.maps_max {
+            return;
+        }
+        let enough = (self.maps_max / 8).max(1);
+        let mut gone = 0;
+        // The second time none counts as looked at any more.
+        for log in self.partitions.values().chain(self.partitions.values()) {
+            gone += log.let_maps_go(enough - gone);
+            if gone >= enough {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn place(&self, id: PartitionId) -> Place<'_> {
-        Place { dir: &self.dir, id }
+        Place {
+            dir: &self.dir,
+            id,
+            maps: &self.maps,
+        }
     }
 
     pub(crate) fn log(&self, id: PartitionId) -> Result<&PartitionLog, StorageError> {
@@ -229,7 +274,11 @@ impl SegmentJournal {
         id: PartitionId,
     ) -> Result<(&mut PartitionLog, Place<'_>), StorageError> {
         let log = self.partitions.get_mut(&id);
-        let place = Place { dir: &self.dir, id };
+        let place = Place {
+            dir: &self.dir,
+            id,
+            maps: &self.maps,
+        };
         log.map(|log| (log, place)).ok_or(StorageError::NotOpen(id))
     }
 
@@ -368,6 +417,9 @@ impl SegmentJournal {
 
     /// Reads whole batches: from the one that holds `from`, all that begin below `upto`, `max_bytes` at most, across
     /// segments. With `first_whole` the first batch comes even if it is larger.
+    ///
+    /// Does not wait for the disk, and neither do the other lookups: [`StorageError::NotInMemory`] says what is to be
+    /// loaded first. A slice is to be loaded by whoever looks into it, unless [`Slice::is_in_memory`].
     pub fn read(
         &self,
         partition: PartitionId,
@@ -376,12 +428,13 @@ impl SegmentJournal {
         max_bytes: usize,
         first_whole: bool,
     ) -> Result<ReadOutcome, StorageError> {
+        self.tidy_maps();
         let log = self.log(partition)?;
         log.read(self.place(partition), (from, upto), max_bytes, first_whole)
     }
 
     /// Shows every batch from the one that holds `from`, or from the log start if that is higher: replay. Each is checked
-    /// again: an error if one of them is not what was written.
+    /// again: an error if one of them is not what was written. Waits for the disk, unlike all other reads.
     pub fn visit_batches(
         &self,
         partition: PartitionId,
@@ -411,6 +464,7 @@ impl SegmentJournal {
         from: Offset,
         upto: Offset,
     ) -> Result<Option<Slice>, StorageError> {
+        self.tidy_maps();
         let log = self.log(partition)?;
         log.find_by_time(self.place(partition), timestamp_ms, (from, upto))
     }
@@ -422,6 +476,7 @@ impl SegmentJournal {
         partition: PartitionId,
         upto: Offset,
     ) -> Result<Option<Slice>, StorageError> {
+        self.tidy_maps();
         let log = self.log(partition)?;
         log.max_timestamp_batch(self.place(partition), upto)
     }
@@ -462,6 +517,12 @@ impl SegmentJournal {
         base: Offset,
     ) -> Result<i64, StorageError> {
         PartitionLog::segment_modified_ms(self.place(partition), base)
+    }
+
+    /// Where the last segment begins; none without segments.
+    #[must_use]
+    pub fn last_segment(&self, partition: PartitionId) -> Option<Offset> {
+        self.log(partition).ok()?.last_segment()
     }
 
     /// All segments, oldest first.

@@ -13,6 +13,9 @@
 //! | `sync_journal` | what is synced, when and in which order, with durability `commit` and `always` |
 //! | `tail` | the end of a segment, for those who sync it without the lock of its shard |
 //! | `compaction` | rewriting closed segments, and putting them into the log |
+//! | `lookup` | finding batches in a segment, by offset and by time |
+//! | `cold` | what is not in memory: nobody who reads waits for the disk under the owner's lock |
+//! | `opening` | the map and the indexes of a segment, made away from that lock |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
@@ -21,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+mod cold;
 mod compaction;
 mod data_dir;
 mod disk;
@@ -34,14 +38,17 @@ mod faults;
 mod index;
 mod inspect;
 mod journal;
+mod lookup;
 mod meta;
 mod mmap;
+mod opening;
 mod partition;
 mod recovery;
 mod segment;
 mod sync_journal;
 mod tail;
 
+pub use cold::Cold;
 pub use compaction::{
     CleanedSegment, Cleaner, CompactionError, CompactionInput, Fate, SealedSegment, Swapped,
 };

@@ -9,11 +9,14 @@
     reason = "the one module with maps; every block says who keeps it sound"
 )]
 
+use crate::cold::load_part;
 use crate::disk::SegmentFile;
+use crate::error::{StorageError, failed};
 use memmap2::{MmapOptions, MmapRaw};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_protocol::ids::to_u64;
@@ -23,23 +26,57 @@ use tally_protocol::ids::to_u64;
 pub(crate) struct Mapping {
     map: MmapRaw,
     published: AtomicUsize,
+    /// What is not in memory is read from here.
+    file: SegmentFile,
+    path: PathBuf,
+    /// How many maps there are of the same journal.
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Mapping {
-    /// Maps `file` for `capacity` bytes, the first `published` of which are written.
-    pub(crate) fn new(
-        file: &SegmentFile,
+    /// Maps the file at `path` for `capacity` bytes, the first `published` of which are written.
+    pub(crate) fn open(
+        path: &Path,
         capacity: usize,
         published: usize,
+        count: &Arc<AtomicUsize>,
     ) -> io::Result<Arc<Mapping>> {
+        let file = SegmentFile::open(path)?;
         let capacity = capacity.max(published).max(1);
         let map = MmapOptions::new()
             .len(capacity)
             .map_raw_read_only(file.for_map())?;
+        count.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Mapping {
             map,
             published: AtomicUsize::new(published),
+            file,
+            path: path.to_owned(),
+            count: Arc::clone(count),
         }))
+    }
+
+    /// The file behind the map.
+    pub(crate) fn file(&self) -> &SegmentFile {
+        &self.file
+    }
+
+    /// Where that was when it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many of the published bytes `at..at + len` are in the page cache, counted up to the first that is not.
+    pub(crate) fn resident(&self, at: usize, len: usize) -> usize {
+        let end = at.checked_add(len).expect("positions are below 2^32");
+        assert!(end <= self.capacity(), "only mapped bytes are asked about");
+        resident(&self.map, at, len)
     }
 
     /// Bytes that the map can ever show.
@@ -70,14 +107,47 @@ impl Mapping {
     }
 
     /// The same bytes, keeping the map alive.
-    pub(crate) fn slice(self: &Arc<Self>, at: usize, len: usize) -> Slice {
+    pub(crate) fn slice(self: &Arc<Self>, at: usize, len: usize, is_hot: bool) -> Slice {
         self.bytes(at, len);
         Slice {
             mapping: Arc::clone(self),
             at,
             len,
+            is_hot,
         }
     }
+}
+
+/// Asks the kernel about so many pages at a time.
+const PAGES_ASKED: usize = 1024;
+
+/// How many bytes of `at..at + len` are in the page cache, counted up to the first that is not. A kernel that does not
+/// tell is taken to have them all.
+fn resident(map: &MmapRaw, at: usize, len: usize) -> usize {
+    let page = rustix::param::page_size();
+    let (mut from, end) = (at - at % page, at + len);
+    let mut pages = [0u8; PAGES_ASKED];
+    while from < end {
+        let asked = (end - from).min(PAGES_ASKED * page);
+        // SAFETY: `from` is a multiple of the page size and `from..from + asked` lies in the map, as callers assert;
+        // `pages` has a byte for each page of it. Nothing is read or written through the map.
+        let outcome = unsafe {
+            libc::mincore(
+                map.as_mut_ptr().add(from).cast(),
+                asked,
+                pages.as_mut_ptr().cast(),
+            )
+        };
+        if outcome != 0 {
+            return len;
+        }
+        let told = &pages[..asked.div_ceil(page)];
+        if let Some(missing) = told.iter().position(|state| state & 1 == 0) {
+            return (from + missing * page).saturating_sub(at);
+        }
+        from += asked;
+    }
+    len
 }
 
 /// Whole batches of one segment, read in place. Cheap to clone; stays readable when the segment is deleted.
@@ -86,6 +156,21 @@ pub struct Slice {
     mapping: Arc<Mapping>,
     at: usize,
     len: usize,
+    /// Appended lately.
+    is_hot: bool,
+}
+
+impl Slice {
+    /// Whether all of it is in memory, so that reading it does not wait for the disk.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.is_hot || self.mapping.resident(self.at, self.len) == self.len
+    }
+
+    /// Reads it into memory. Waits for the disk; an error is the disk's.
+    pub fn load(&self) -> Result<(), StorageError> {
+        load_part(&self.mapping, self.at, self.len).map_err(failed("read", self.mapping.path()))
+    }
 }
 
 impl Deref for Slice {
@@ -132,6 +217,12 @@ impl Table {
     /// Bytes that may be loaded and stored.
     pub(crate) fn allocated(&self) -> usize {
         self.allocated
+    }
+
+    /// Whether all of them are in the page cache.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        let map = self.map.as_ref();
+        map.is_none_or(|map| resident(map, 0, self.allocated) == self.allocated)
     }
 
     /// Makes `upto` bytes usable. The map is made for `capacity` bytes at once, so that growing again needs no new one.

@@ -323,13 +323,13 @@ impl PartitionLog {
         faults::point("recovery.cut");
         let Some(reason) = reason else {
             walk.end = next.unwrap_or(walk.end);
-            segment.adopt(&walk, place)?;
+            segment.adopt(&walk, place, &self.options)?;
             return Ok(None);
         };
         // Durable before anything is appended behind it: else old bytes could come back with the power.
         file.sync().map_err(failed("sync", &path))?;
         let cut_bytes = segment.size - walk.size;
-        segment.adopt(&walk, place)?;
+        segment.adopt(&walk, place, &self.options)?;
         let behind = self.segments.drain(at + 1..).rev().map(|lost| {
             lost.remove(place);
             lost.size
@@ -479,15 +479,8 @@ impl PartitionLog {
         let (Some(last), Some(writer)) = (self.segments.last_mut(), &mut self.writer) else {
             return Err(io::Error::other("no segment to append to"));
         };
-        let (bytes, max_timestamp) = (&entry.bytes[..], entry.max_timestamp);
-        last.append(
-            writer,
-            place,
-            bytes,
-            entry.last,
-            max_timestamp,
-            &self.options,
-        )?;
+        let interval = self.options.index_interval_bytes;
+        last.append(writer, place, entry, interval)?;
         self.log_end = entry.last.next();
         Ok(self.rolled_at.take())
     }
@@ -575,7 +568,8 @@ impl PartitionLog {
         })
     }
 
-    /// Shows every batch from the one that holds `from`, in order. Checksums are not looked at.
+    /// Shows every batch from the one that holds `from`, in order. Checksums are not looked at. Goes from header to header
+    /// in maps, so that what the visitor does not look at is not read; waits for the disk: for the start.
     fn visit_batches(
         &self,
         place: Place<'_>,
@@ -583,25 +577,24 @@ impl PartitionLog {
         visit: &mut dyn FnMut(BatchView<'_>) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         let from = from.max(self.log_start);
-        for segment in self.segments.iter().skip(self.segment_of(from)) {
-            if segment.size == 0 {
+        let first = self.segment_of(from);
+        for segment in self.segments.iter().skip(first) {
+            if segment.size == 0 || segment.end <= from {
                 continue;
             }
-            let map = segment.mapping(place, &self.options)?;
-            let Some(mut at) = segment.locate(&map, from, place, &self.options)? else {
-                continue;
-            };
+            let mut at = segment.position_before(place, from, &self.options)?;
+            let map = segment.mapped_for_the_start(place, &self.options)?;
             while at < segment.size {
-                let len = segment.header(&map, at, place)?.size_bytes();
+                let len = segment.batch_bytes(place, &map, at)?;
                 let batch = BatchView::parse(map.bytes(to_usize(at), len));
                 let batch = batch.map_err(|error| StorageError::Corrupt {
                     path: place.file(segment.base, LOG),
-                    reason: error.to_string(),
+                    reason: format!("{error}, at position {at}"),
                 })?;
-                if visit(batch).is_break() {
+                at += to_u64(len);
+                if batch.header().last_offset() >= from && visit(batch).is_break() {
                     return Ok(());
                 }
-                at += to_u64(len);
             }
         }
         Ok(())
@@ -638,14 +631,7 @@ impl PartitionLog {
                 largest = largest.max(timestamp);
             } else if segment.end > self.log_start {
                 // The batch that had it is deleted, others of its segment are not: look at all that are left.
-                let mut left = -1;
-                self.visit_batches(place, self.log_start, &mut |batch| {
-                    if batch.header().base_offset >= segment.end {
-                        return ControlFlow::Break(());
-                    }
-                    left = left.max(batch.header().max_timestamp);
-                    ControlFlow::Continue(())
-                })?;
+                let left = segment.largest_from(place, &self.options, self.log_start)?;
                 largest = largest.max(left);
             }
         }
@@ -653,6 +639,15 @@ impl PartitionLog {
             return Ok(None);
         }
         self.find_by_time(place, largest, (self.log_start, upto))
+    }
+
+    /// Lets go of the maps that were not looked at since this was called last, of `most` at most; returns how many.
+    pub(crate) fn let_maps_go(&self, most: usize) -> usize {
+        let last = self.segments.len().saturating_sub(1);
+        let segments = self.segments.iter().enumerate();
+        let gone =
+            segments.filter(|(at, segment)| segment.let_go(*at == last && self.writer.is_some()));
+        gone.take(most).count()
     }
 
     /// Where `epoch` ended (LR-83).
@@ -672,6 +667,11 @@ impl PartitionLog {
     /// Bytes of all segments.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size).sum()
+    }
+
+    /// Where the last segment begins.
+    pub(crate) fn last_segment(&self) -> Option<Offset> {
+        self.segments.last().map(|last| last.base)
     }
 
     /// All segments, oldest first.

@@ -232,6 +232,12 @@ impl Window<'_> {
 
     /// The header of the whole and checked batch at `position`, or what is wrong with it.
     fn batch_at(&mut self, position: u64) -> io::Result<Result<BatchHeader, BatchError>> {
+        let batch = self.whole(position)?;
+        Ok(batch.and_then(|view| view.check_crc().map(|()| *view.header())))
+    }
+
+    /// The whole batch at `position`, its checksum not looked at, or what is wrong with it.
+    fn whole(&mut self, position: u64) -> io::Result<Result<BatchView<'_>, BatchError>> {
         let left = self.file_size - position;
         let header = match batch::parse_header(self.bytes(position, HEADER_BYTES)?) {
             Ok(header) => header,
@@ -242,8 +248,7 @@ impl Window<'_> {
             return Ok(Err(BatchError::Incomplete));
         }
         let bytes = self.bytes(position, header.size_bytes())?;
-        let checked = BatchView::parse(bytes).and_then(|view| view.check_crc());
-        Ok(checked.map(|()| header))
+        Ok(BatchView::parse(bytes))
     }
 
     /// The whole and checked batch at `position`, or what is wrong with it.

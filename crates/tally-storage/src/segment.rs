@@ -4,28 +4,30 @@
 //! partition has a [`Writer`]. Maps and indexes are opened at their first use: a segment that nobody reads costs no map.
 
 use crate::TRANSACTION_ROW_BYTES;
+use crate::cold::{Cold, Marks};
 use crate::data_dir::DataDir;
 use crate::disk::{self, SegmentFile};
 use crate::error::{StorageError, failed};
 use crate::faults;
-use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, TimeIndex, relative};
-use crate::mmap::{Mapping, Slice};
+use crate::index::{OFFSET_ENTRY, OffsetIndex, Pace, TIME_ENTRY, relative};
+use crate::journal::Entry;
+use crate::mmap::Mapping;
+use crate::opening::{Files, Indexes, Opened, OpeningSlot};
 use crate::partition::LogOptions;
-use crate::recovery::{self, Walk};
+use crate::recovery::Walk;
 use crate::tail::{Tail, Written};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use tally_protocol::batch::{self, BatchHeader, HEADER_BYTES};
+use std::sync::atomic::AtomicUsize;
+use tally_protocol::batch::HEADER_BYTES;
 use tally_protocol::ids::{to_u64, to_usize};
 use tally_protocol::{Offset, PartitionId};
 
 /// Disk space is taken in steps that grow from the first to the second number of bytes.
 const FIRST_STEP: u64 = 1024 * 1024;
 const LAST_STEP: u64 = 64 * 1024 * 1024;
-/// An index whose last entry lies further than this from the end of its segment has lost entries.
-const INDEX_LAG: u64 = 1024 * 1024;
 
 /// The ends of the names of a segment's files.
 pub(crate) const LOG: &str = "log";
@@ -39,6 +41,8 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) struct Place<'a> {
     pub(crate) dir: &'a DataDir,
     pub(crate) id: PartitionId,
+    /// Counts the maps of the journal's segments.
+    pub(crate) maps: &'a Arc<AtomicUsize>,
 }
 
 impl Place<'_> {
@@ -53,13 +57,6 @@ impl Place<'_> {
         path.push(format!("{at:020}.{kind}", at = at.0));
         path
     }
-}
-
-/// The two indexes of a segment.
-#[derive(Default)]
-struct Indexes {
-    offsets: OffsetIndex,
-    times: TimeIndex,
 }
 
 /// What the last segment of a partition has besides.
@@ -87,9 +84,14 @@ pub(crate) struct Segment {
     /// For those who sync it; only while it may have to be.
     pub(crate) tail: Option<Arc<Tail>>,
     /// The largest timestamp and the last offset of the batch that had it first, once known.
-    largest: Cell<Option<(i64, Offset)>>,
+    pub(crate) largest: Cell<Option<(i64, Offset)>>,
     map: RefCell<Option<Arc<Mapping>>>,
     indexes: RefCell<Option<Indexes>>,
+    opening: RefCell<OpeningSlot>,
+    /// What of it was appended lately.
+    pub(crate) marks: Marks,
+    /// Looked at since this was last asked.
+    used: Cell<bool>,
     rows: Rows,
 }
 
@@ -115,6 +117,9 @@ impl Segment {
             largest: Cell::new(None),
             map: RefCell::new(None),
             indexes: RefCell::new(None),
+            opening: RefCell::default(),
+            marks: Marks::default(),
+            used: Cell::new(false),
             rows: Rows::default(),
         }
     }
@@ -157,10 +162,14 @@ impl Segment {
 
     /// Opens the last segment of a partition for appends.
     pub(crate) fn writer(&mut self, place: Place<'_>, options: &LogOptions) -> io::Result<Writer> {
-        let largest = self
-            .largest(place, options)
+        self.load_indexes(place, options)
             .map_err(|error| io::Error::other(error.to_string()))?;
-        let entry = self.with_indexes(|indexes| indexes.offsets.last());
+        let (entry, last) =
+            self.with_indexes(|indexes| (indexes.offsets.last(), indexes.times.last()));
+        let largest = match self.largest.get() {
+            Some(largest) => largest,
+            None => self.note_largest(last),
+        };
         let since = entry.map_or(0, |(_, position)| u64::from(position));
         Ok(Writer {
             tail: self.tail(place)?,
@@ -276,11 +285,10 @@ impl Segment {
         &mut self,
         writer: &mut Writer,
         place: Place<'_>,
-        bytes: &[u8],
-        last: Offset,
-        max_timestamp: i64,
-        options: &LogOptions,
+        entry: &Entry,
+        interval: u32,
     ) -> io::Result<()> {
+        let (bytes, last, max_timestamp) = (&entry.bytes[..], entry.last, entry.max_timestamp);
         if faults::is_due("append.torn") {
             writer
                 .tail
@@ -294,7 +302,8 @@ impl Segment {
         writer.tail.file().write_at(bytes, self.size)?;
         faults::point("append.written");
         self.dirty = true;
-        let interval = options.index_interval_bytes;
+        self.marks
+            .appended(place.dir.heat(), self.size, bytes.len());
         if writer
             .pace
             .batch(bytes.len(), max_timestamp, last, interval)
@@ -361,6 +370,8 @@ impl Segment {
 
     /// Removes the segment's files; slices of it stay readable.
     pub(crate) fn remove(&self, place: Place<'_>) {
+        // Whoever opens it could make its indexes anew.
+        self.opening.borrow_mut().end();
         if let Some(tail) = &self.tail {
             tail.remove();
         }
@@ -377,45 +388,35 @@ impl Segment {
     }
 
     /// Takes over what a walk found: the end, and indexes made anew.
-    pub(crate) fn adopt(&mut self, walk: &Walk, place: Place<'_>) -> Result<(), StorageError> {
+    pub(crate) fn adopt(
+        &mut self,
+        walk: &Walk,
+        place: Place<'_>,
+        options: &LogOptions,
+    ) -> Result<(), StorageError> {
         self.size = walk.size;
         self.end = walk.end;
         self.first_timestamp = walk.first_timestamp;
         self.largest.set(Some(walk.pace.largest));
-        *self.indexes.get_mut() = Some(self.write_indexes(walk, place)?);
+        self.opening.get_mut().end();
+        *self.indexes.get_mut() = Some(self.files(place, options).write_indexes(walk)?);
         Ok(())
     }
 
-    fn write_indexes(&self, walk: &Walk, place: Place<'_>) -> Result<Indexes, StorageError> {
-        let offsets = place.file(self.base, INDEX);
-        let times = place.file(self.base, TIME_INDEX);
-        write_over(&offsets, &walk.offsets).map_err(failed("write", &offsets))?;
-        write_over(&times, &walk.times).map_err(failed("write", &times))?;
-        Ok(Indexes {
-            offsets: OffsetIndex::open(&offsets)
-                .map_err(failed("map", &offsets))?
-                .unwrap_or_default(),
-            times: TimeIndex::open(&times)
-                .map_err(failed("map", &times))?
-                .unwrap_or_default(),
-        })
-    }
-
-    /// Makes the indexes usable: maps them, and makes them anew where they are missing, short or wrong.
-    pub(crate) fn load_indexes(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-    ) -> Result<(), StorageError> {
-        if self.indexes.borrow().is_some() {
-            return Ok(());
+    /// Where the files are, for what is done away from the owner.
+    pub(crate) fn files(&self, place: Place<'_>, options: &LogOptions) -> Files {
+        let path = |kind| place.file(self.base, kind);
+        Files {
+            id: place.id,
+            log: path(LOG),
+            offsets: path(INDEX),
+            times: path(TIME_INDEX),
+            base: self.base,
+            end: self.end,
+            size: self.size,
+            options: *options,
+            maps: Arc::clone(place.maps),
         }
-        let indexes = match self.sound_indexes(place, options)? {
-            Some(indexes) => indexes,
-            None => self.rebuild_indexes(place, options)?,
-        };
-        *self.indexes.borrow_mut() = Some(indexes);
-        Ok(())
     }
 
     /// Takes the segment as a clean shutdown left it, and finds where it ends; returns whether all of it fits together.
@@ -425,255 +426,122 @@ impl Segment {
         options: &LogOptions,
     ) -> Result<bool, StorageError> {
         self.end = self.base.plus(i64::from(i32::MAX));
-        match self.sound_indexes(place, options) {
-            Ok(Some(indexes)) => *self.indexes.get_mut() = Some(indexes),
-            Ok(None) | Err(StorageError::Corrupt { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let map = self.mapping(place, options)?;
-        let last = self.with_indexes(|indexes| indexes.offsets.last());
-        let (mut at, mut end) = (last.map_or(0, |(_, at)| u64::from(at)), self.base);
-        while at < self.size {
-            let header = self.header(&map, at, place)?;
-            at += to_u64(header.size_bytes());
-            end = header.last_offset().next();
-        }
-        if self.size > 0 {
-            self.first_timestamp = Some(self.header(&map, 0, place)?.max_timestamp);
-        }
+        let Some((first_timestamp, end)) = self.files(place, options).clean_end()? else {
+            return Ok(false);
+        };
+        self.first_timestamp = first_timestamp;
         self.end = end;
         Ok(true)
     }
 
-    fn sound_indexes(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-    ) -> Result<Option<Indexes>, StorageError> {
-        let path = place.file(self.base, INDEX);
-        let offsets = OffsetIndex::open(&path).map_err(failed("map", &path))?;
-        let path = place.file(self.base, TIME_INDEX);
-        let times = TimeIndex::open(&path).map_err(failed("map", &path))?;
-        let (Some(offsets), Some(times)) = (offsets, times) else {
-            return Ok(None);
-        };
-        let span = self.end.0 - self.base.0;
-        if !offsets.is_sound(self.size, span) || !times.is_sound(span) {
-            return Ok(None);
-        }
-        let map = self.mapping(place, options)?;
-        // Behind the last entry come its batch, at most an interval of others, and the last batch.
-        let interval = u64::from(options.index_interval_bytes);
-        let mut at = offsets
-            .last()
-            .map_or(0, |(_, position)| u64::from(position));
-        let lag_limit = at + interval.max(INDEX_LAG);
-        let mut timed = true;
-        while at < self.size {
-            let header = self.header(&map, at, place)?;
-            at += to_u64(header.size_bytes());
-            if at > lag_limit && at < self.size {
-                break;
-            }
-            let known = times.last().map_or(-1, |(timestamp, _)| timestamp);
-            timed &= recovery::indexed_timestamp(&header) <= known;
-        }
-        let complete = at >= self.size && timed;
-        Ok(complete.then_some(Indexes { offsets, times }))
-    }
-
-    fn rebuild_indexes(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-    ) -> Result<Indexes, StorageError> {
-        let path = place.file(self.base, LOG);
-        tracing::info!(partition = %place.id, segment = %self.base, "making the indexes of a segment anew");
-        let walk = SegmentFile::open(&path)
-            .and_then(|file| recovery::walk(&file, self.base, options))
-            .map_err(failed("read", &path))?;
-        if let Some(reason) = walk.stopped {
-            return Err(StorageError::Corrupt {
-                path,
-                reason: reason.to_string(),
-            });
-        }
-        self.write_indexes(&walk, place)
-    }
-
-    fn with_indexes<T>(&self, use_them: impl FnOnce(&Indexes) -> T) -> T {
-        let indexes = self.indexes.borrow();
-        use_them(indexes.as_ref().expect("`load_indexes` came before"))
-    }
-
-    /// The largest timestamp (-1: none) and the last offset of the batch that had it first.
-    pub(crate) fn largest(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-    ) -> Result<(i64, Offset), StorageError> {
-        self.load_indexes(place, options)?;
-        if let Some(largest) = self.largest.get() {
-            return Ok(largest);
-        }
-        let last = self.with_indexes(|indexes| indexes.times.last());
-        let largest = last.map_or((-1, self.base), |(timestamp, relative)| {
-            (timestamp, self.base.plus(i64::from(relative)))
-        });
-        self.largest.set(Some(largest));
-        Ok(largest)
-    }
-
-    /// The map of the segment: made at the first read, for all that the segment may become.
-    pub(crate) fn mapping(
+    /// The map, if it and the indexes are there; else what has to be loaded first. A segment that is written to has its
+    /// indexes, and its log is in memory: that is mapped at once.
+    pub(crate) fn opened(
         &self,
         place: Place<'_>,
         options: &LogOptions,
     ) -> Result<Arc<Mapping>, StorageError> {
-        if let Some(map) = &*self.map.borrow() {
-            return Ok(Arc::clone(map));
+        self.used.set(true);
+        let has_indexes = self.indexes.borrow().is_some();
+        if has_indexes {
+            if let Some(map) = &*self.map.borrow() {
+                return Ok(Arc::clone(map));
+            }
+            if !self.marks.is_empty() {
+                let map = self.files(place, options).map()?;
+                *self.map.borrow_mut() = Some(Arc::clone(&map));
+                return Ok(map);
+            }
         }
-        let path = place.file(self.base, LOG);
-        let (size, full) = (to_usize(self.size), u64::from(options.segment_bytes));
-        let map = SegmentFile::open(&path)
-            .and_then(|file| Mapping::new(&file, to_usize(full), size))
-            .map_err(failed("map", &path))?;
+        let mut opening = self.opening.borrow_mut();
+        if let Some(map) = opening.take_done().and_then(|opened| self.take(opened)) {
+            return Ok(map);
+        }
+        let wanted = opening.want(!has_indexes, || self.files(place, options));
+        Err(Cold::segment(wanted).into())
+    }
+
+    /// The map, if there is one.
+    pub(crate) fn kept_map(&self) -> Option<Arc<Mapping>> {
+        self.map.borrow().clone()
+    }
+
+    /// Ends whoever opens it elsewhere: the files go, or others come into their place.
+    pub(crate) fn end_opening(&mut self) {
+        self.opening.get_mut().end();
+    }
+
+    /// Takes over what an opening made; the map, if it is large enough for what has been appended since.
+    fn take(&self, opened: Opened) -> Option<Arc<Mapping>> {
+        let Opened { map, indexes } = opened;
+        if let Some(indexes) = indexes {
+            self.indexes.borrow_mut().get_or_insert(indexes);
+        }
+        let size = to_usize(self.size);
+        if map.capacity() < size {
+            return None;
+        }
+        map.publish(size);
         *self.map.borrow_mut() = Some(Arc::clone(&map));
-        Ok(map)
+        Some(map)
     }
 
-    /// The header at `position`, of a batch that lies whole in the segment.
-    pub(crate) fn header(
+    /// Lets go of the map if it was not looked at since this was asked last; of the indexes too if nothing is written any
+    /// more. Slices of it stay readable. Returns whether a map went.
+    pub(crate) fn let_go(&self, is_written: bool) -> bool {
+        let was_used = self.used.replace(false);
+        if self.map.borrow().is_none() || was_used {
+            return false;
+        }
+        if !is_written {
+            self.indexes.replace(None);
+        }
+        self.map.replace(None);
+        true
+    }
+
+    pub(crate) fn with_indexes<T>(&self, use_them: impl FnOnce(&Indexes) -> T) -> T {
+        let indexes = self.indexes.borrow();
+        use_them(indexes.as_ref().expect("an opened segment has its indexes"))
+    }
+
+    /// Keeps what the last entry of the time index says.
+    pub(crate) fn note_largest(&self, last: Option<(i64, u32)>) -> (i64, Offset) {
+        let largest = last.map_or((-1, self.base), |(timestamp, relative)| {
+            (timestamp, self.base.plus(i64::from(relative)))
+        });
+        self.largest.set(Some(largest));
+        largest
+    }
+
+    /// The position of the first batch that may hold `offset`. Waits for the disk: for the start.
+    pub(crate) fn position_before(
         &self,
-        map: &Mapping,
-        position: u64,
         place: Place<'_>,
-    ) -> Result<BatchHeader, StorageError> {
-        let left = self.size.saturating_sub(position);
-        let len = to_usize(left).min(HEADER_BYTES);
-        let header = batch::parse_header(map.bytes(to_usize(position), len));
-        match header {
-            Ok(header)
-                if to_u64(header.size_bytes()) <= left
-                    && header.last_offset_delta >= 0
-                    && header.base_offset >= self.base
-                    && header.base_offset < self.end =>
-            {
-                Ok(header)
-            }
-            Ok(_) => Err(self.corrupt(place, position, "a batch header makes no sense")),
-            Err(error) => Err(self.corrupt(place, position, &error.to_string())),
-        }
-    }
-
-    fn corrupt(&self, place: Place<'_>, position: u64, reason: &str) -> StorageError {
-        StorageError::Corrupt {
-            path: place.file(self.base, LOG),
-            reason: format!("{reason}, at position {position}"),
-        }
-    }
-
-    /// The position of the batch that holds `offset`, or of the first one after it.
-    pub(crate) fn locate(
-        &self,
-        map: &Mapping,
         offset: Offset,
-        place: Place<'_>,
         options: &LogOptions,
-    ) -> Result<Option<u64>, StorageError> {
-        if offset >= self.end {
-            return Ok(None);
-        }
+    ) -> Result<u64, StorageError> {
         if offset <= self.base {
-            return Ok((self.size > 0).then_some(0));
+            return Ok(0);
         }
+        let wanted = relative_within(self.base, offset);
         self.load_indexes(place, options)?;
-        let wanted = relative(self.base, offset);
-        let mut at = self
-            .with_indexes(|indexes| indexes.offsets.last_position(|last, _| last <= wanted))
-            .map_or(0, u64::from);
-        while at < self.size {
-            let header = self.header(map, at, place)?;
-            if header.last_offset() >= offset {
-                return Ok(Some(at));
-            }
-            at += to_u64(header.size_bytes());
-        }
-        Ok(None)
+        let before =
+            self.with_indexes(|indexes| indexes.offsets.last_position(|last, _| last <= wanted));
+        Ok(before.map_or(0, u64::from))
     }
 
-    /// Whole batches from the one that holds `from`, all of them beginning below `upto`, `max_bytes` at most; with
-    /// `first_whole` the first one comes whatever its size. Returns them with the offset where to read on: at the end of
-    /// the segment if there is no more in it, as compaction may have removed its last offsets (LR-79).
-    pub(crate) fn read(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-        (from, upto): (Offset, Offset),
-        max_bytes: usize,
-        first_whole: bool,
-    ) -> Result<(Option<Slice>, Offset), StorageError> {
-        let map = self.mapping(place, options)?;
-        let Some(start) = self.locate(&map, from, place, options)? else {
-            return Ok((None, self.end));
-        };
-        let limit = start.saturating_add(to_u64(max_bytes));
-        let (mut at, mut next) = (start, from);
-        if self.end <= upto && self.size <= limit {
-            (at, next) = (self.size, self.end);
-        } else if upto > self.base && self.size - start > u64::from(options.index_interval_bytes) {
-            // Headers are walked only behind the last index entry that lies inside.
-            self.load_indexes(place, options)?;
-            let below = u32::try_from(upto.0 - self.base.0).unwrap_or(u32::MAX);
-            let inside = |last: u32, position: u32| last < below && u64::from(position) <= limit;
-            let jump = self.with_indexes(|indexes| indexes.offsets.last_position(inside));
-            if let Some(jump) = jump.map(u64::from).filter(|jump| *jump > start) {
-                at = jump;
-                next = self.header(&map, at, place)?.base_offset;
-            }
+    /// Makes the indexes usable, ending whoever does so elsewhere. Waits for the disk: for the start and the first
+    /// append after it.
+    fn load_indexes(&self, place: Place<'_>, options: &LogOptions) -> Result<(), StorageError> {
+        if let Some(opened) = self.opening.borrow_mut().end() {
+            self.take(opened);
         }
-        while at < self.size {
-            let header = self.header(&map, at, place)?;
-            let stop = at + to_u64(header.size_bytes());
-            let fits = stop <= limit || (at == start && first_whole);
-            if header.base_offset >= upto || !fits {
-                break;
-            }
-            (at, next) = (stop, header.last_offset().next());
+        if self.indexes.borrow().is_none() {
+            let indexes = self.files(place, options).indexes()?;
+            self.indexes.replace(Some(indexes));
         }
-        if at >= self.size {
-            next = self.end;
-        }
-        let len = to_usize(at - start);
-        Ok(((len > 0).then(|| map.slice(to_usize(start), len)), next))
-    }
-
-    /// The first batch that holds an offset of at least `from` and has a timestamp of at least `timestamp`.
-    pub(crate) fn find_by_time(
-        &self,
-        place: Place<'_>,
-        options: &LogOptions,
-        timestamp: i64,
-        from: Offset,
-    ) -> Result<Option<(BatchHeader, Slice)>, StorageError> {
-        if self.size == 0 || self.largest(place, options)?.0 < timestamp {
-            return Ok(None);
-        }
-        let map = self.mapping(place, options)?;
-        let floor = self.with_indexes(|indexes| indexes.times.floor(timestamp));
-        let floor = floor.map_or(self.base, |floor| self.base.plus(i64::from(floor)));
-        let Some(mut at) = self.locate(&map, floor.max(from), place, options)? else {
-            return Ok(None);
-        };
-        while at < self.size {
-            let header = self.header(&map, at, place)?;
-            if recovery::indexed_timestamp(&header) >= timestamp {
-                let slice = map.slice(to_usize(at), header.size_bytes());
-                return Ok(Some((header, slice)));
-            }
-            at += to_u64(header.size_bytes());
-        }
-        Ok(None)
+        Ok(())
     }
 
     /// The rows of aborted transactions, in the order of their markers.
@@ -748,14 +616,6 @@ impl Segment {
     }
 }
 
-/// Gives an index new contents in its place: that needs no more space than there was, as a start must not fail on a full
-/// disk. Half-written contents are noticed when they are opened, and after a crash they are written again.
-fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = SegmentFile::open_or_create(path)?;
-    file.write_at(bytes, 0)?;
-    file.truncate(to_u64(bytes.len()))
-}
-
 /// How many entries an index can get by an append of `bytes`, and the one at the end of the segment.
 fn index_entries(bytes: usize, options: &LogOptions) -> usize {
     let interval = to_usize(u64::from(options.index_interval_bytes)).max(HEADER_BYTES);
@@ -768,4 +628,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// `offset` counted from the base of a segment that it may lie beyond.
+pub(crate) fn relative_within(base: Offset, offset: Offset) -> u32 {
+    u32::try_from(offset.0.saturating_sub(base.0)).unwrap_or(u32::MAX)
 }

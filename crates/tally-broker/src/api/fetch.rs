@@ -315,8 +315,26 @@ fn find(
     (keys, topic_of, wanted)
 }
 
-/// Reads, and if there is too little waits for more, up to the request's time (LR-104).
+/// Reads, and if there is too little waits for more, up to the request's time (LR-104). What is returned is in memory:
+/// writing it to the client does not wait for the disk.
 async fn read_until_content(
+    node: &Node,
+    client: &Client,
+    version: i16,
+    request: &FetchRequest,
+    wanted: &[Wanted],
+) -> Pass {
+    let mut pass = wait_until_content(node, client, version, request, wanted).await;
+    let answers = pass.partitions.iter();
+    let slices = answers.map(|partition| &partition.records[..]);
+    for (at, error) in node.loading.load_slices(slices).await {
+        tracing::error!(topic_partition = ?wanted[at].place, %error, "records can't be read");
+        pass.partitions[at] = refused(node, version, &wanted[at], ErrorCode::KafkaStorageError);
+    }
+    pass
+}
+
+async fn wait_until_content(
     node: &Node,
     client: &Client,
     version: i16,
@@ -428,9 +446,11 @@ async fn read_all(
                 if waiter.is_some() {
                     registered.partitions.insert(id);
                 }
-                match node.ask(id, |to| ShardMessage::Read { request, to }).await {
-                    Some(ShardReply::Read(outcome)) => outcome,
-                    _ => Err(ErrorCode::NotLeaderOrFollower),
+                let message = |to| ShardMessage::Read { request, to };
+                match node.ask_the_disk(id, message).await {
+                    Ok(ShardReply::Read(outcome)) => outcome,
+                    Ok(_) => Err(ErrorCode::NotLeaderOrFollower),
+                    Err(code) => Err(code),
                 }
             }
         };

@@ -12,6 +12,7 @@ use tally_protocol::record::Records;
 use tally_protocol::validate::inflated_bytes_max;
 use tally_protocol::{BatchView, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use tally_shard::{Isolation, OffsetLookup, OffsetQuery, ShardMessage, ShardReply};
+use tally_storage::Slice;
 
 pub(crate) async fn handle(
     node: &Node,
@@ -109,30 +110,39 @@ async fn one(
         current_leader_epoch,
         to,
     };
-    match node.ask(id, message).await {
-        Some(ShardReply::Offset(Ok(OffsetLookup::At {
+    match node.ask_the_disk(id, message).await? {
+        ShardReply::Offset(Ok(OffsetLookup::At {
             offset,
             leader_epoch,
-        }))) => Ok(Found {
+        })) => Ok(Found {
             offset,
             timestamp_ms: -1,
             leader_epoch,
         }),
-        Some(ShardReply::Offset(Ok(OffsetLookup::InBatch {
+        ShardReply::Offset(Ok(OffsetLookup::InBatch {
             batch,
             otherwise,
             log_start,
             upper,
-        }))) => {
+        })) => {
+            let batches: Vec<Slice> = [Some(batch.clone()), otherwise.clone()]
+                .into_iter()
+                .flatten()
+                .collect();
+            let failed = node.loading.load_slices(std::iter::once(&batches[..]));
+            if let Some((_, error)) = failed.await.pop() {
+                tracing::error!(partition = %id, %error, "a batch can't be read");
+                return Err(ErrorCode::KafkaStorageError);
+            }
             let found = find_in_batch(&batch, query, log_start, upper)?;
             match otherwise.filter(|_| found.offset == Offset::NONE) {
                 Some(batch) => find_in_batch(&batch, query, log_start, upper),
                 None => Ok(found),
             }
         }
-        Some(ShardReply::Offset(Ok(OffsetLookup::Nowhere))) => Ok(Found::NOWHERE),
-        Some(ShardReply::Offset(Err(ErrorCode::UnknownTopicOrPartition))) => Err(node.absent(id)),
-        Some(ShardReply::Offset(Err(code))) => Err(code),
+        ShardReply::Offset(Ok(OffsetLookup::Nowhere)) => Ok(Found::NOWHERE),
+        ShardReply::Offset(Err(ErrorCode::UnknownTopicOrPartition)) => Err(node.absent(id)),
+        ShardReply::Offset(Err(code)) => Err(code),
         _ => Err(ErrorCode::NotLeaderOrFollower),
     }
 }

@@ -18,8 +18,9 @@ use tally_shard::{
     Outbox, Outgoing, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply,
     TransactionRequest, WaiterId,
 };
-use tally_storage::{StorageError, SyncJournal, Ticket};
+use tally_storage::{Cold, StorageError, SyncJournal, Ticket};
 use tally_transactions::{MarkerSet, TopicPartition};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 /// Producer ids given to a shard, or taken for producers without a transactional id, at a time (I-22).
@@ -376,6 +377,7 @@ impl Shards {
                         request,
                     } => queue.extend(self.secure(coordinator, request)),
                     Outgoing::ProducerIds => self.supply_producer_ids(origin),
+                    Outgoing::Load(cold) => load_aside(cold),
                 }
             }
         }
@@ -496,6 +498,19 @@ impl Owned {
         {
             tracing::trace!(reply = to.0, "nobody waits for this reply");
         }
+    }
+}
+
+/// Whoever needs it looks again.
+fn load_aside(cold: Cold) {
+    let load = move || {
+        if let Err(error) = cold.load() {
+            tracing::error!(%error, "a log can't be read");
+        }
+    };
+    match Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(load)),
+        Err(_) => load(),
     }
 }
 

@@ -4,17 +4,18 @@
 //! reload, retention) makes the swap void, and the pass is begun again later.
 
 use super::Shard;
+use super::retain::{LOADING_MS, Patience};
 use crate::compaction::{
     Aborted, Candidate, CompactionJob, Facts, JobError, Order, Segment, candidate,
 };
-use crate::message::Outbox;
+use crate::message::{Outbox, Outgoing};
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tally_producer_state::AbortedTransaction;
 use tally_protocol::{Now, Offset, PartitionId};
-use tally_storage::{CleanedSegment, CompactionError, StorageError, Swapped};
+use tally_storage::{CleanedSegment, Cold, CompactionError, StorageError, Swapped};
 
 /// Partitions looked at in a turn.
 const PARTITIONS_A_TURN: usize = 64;
@@ -32,6 +33,8 @@ pub(super) struct Compactor {
     best: Option<(PartitionId, Candidate)>,
     /// The partition whose job is out, and how to end that early.
     out: Option<(PartitionId, Arc<AtomicBool>)>,
+    /// What the search waits for.
+    loading: Patience,
     /// Partitions whose logs can't be compacted, until they are opened again.
     given_up: BTreeSet<PartitionId>,
 }
@@ -76,15 +79,25 @@ impl Shard {
         let next = self.partitions.range((after, Bound::Unbounded));
         let ids: Vec<PartitionId> = next.take(PARTITIONS_A_TURN).map(|(id, _)| *id).collect();
         for id in &ids {
-            let Some(found) = self.compaction_candidate(now, *id) else {
-                continue;
+            let found = match self.compaction_candidate(now, *id) {
+                Ok(found) => found,
+                Err(cold) if self.compactor.loading.waits_for(&cold) => {
+                    outbox.messages.push(Outgoing::Load(cold));
+                    return self.schedule_compaction(now, LOADING_MS);
+                }
+                Err(cold) => {
+                    tracing::error!(partition = %id, ?cold, "segments not looked at: they can't be read");
+                    None
+                }
             };
+            self.compactor.seen = Some(*id);
             let best = self.compactor.best;
-            if best.is_none_or(|(_, best)| found.dirty_ratio > best.dirty_ratio) {
+            if let Some(found) = found
+                && best.is_none_or(|(_, best)| found.dirty_ratio > best.dirty_ratio)
+            {
                 self.compactor.best = Some((*id, found));
             }
         }
-        self.compactor.seen = ids.last().copied();
         if ids.len() == PARTITIONS_A_TURN {
             return self.schedule_compaction(now, BETWEEN_TURNS_MS);
         }
@@ -100,17 +113,23 @@ impl Shard {
         }
     }
 
-    fn compaction_candidate(&self, now: Now, id: PartitionId) -> Option<Candidate> {
-        let partition = self.partitions.get(&id)?;
+    /// What there is to compact, or what has to be loaded to tell.
+    fn compaction_candidate(&self, now: Now, id: PartitionId) -> Result<Option<Candidate>, Cold> {
+        let Some(partition) = self.partitions.get(&id) else {
+            return Ok(None);
+        };
         let settings = &partition.settings.compaction;
         if !settings.compact || self.compactor.given_up.contains(&id) {
-            return None;
+            return Ok(None);
         }
-        let facts = self.compaction_facts(now, id);
-        let facts = facts.inspect_err(|error| {
-            tracing::error!(partition = %id, %error, "segments not looked at");
-        });
-        candidate(settings, &facts.ok()?)
+        match self.compaction_facts(now, id) {
+            Ok(facts) => Ok(candidate(settings, &facts)),
+            Err(StorageError::NotInMemory(cold)) => Err(cold),
+            Err(error) => {
+                tracing::error!(partition = %id, %error, "segments not looked at");
+                Ok(None)
+            }
+        }
     }
 
     fn compaction_facts(&self, now: Now, id: PartitionId) -> Result<Facts, StorageError> {
@@ -154,7 +173,7 @@ impl Shard {
     /// Gives a pass out; returns whether there is one.
     fn begin_compaction(&mut self, now: Now, id: PartitionId, outbox: &mut Outbox) -> bool {
         // Some turns may have gone by since it was looked at.
-        let Some(found) = self.compaction_candidate(now, id) else {
+        let Ok(Some(found)) = self.compaction_candidate(now, id) else {
             return false;
         };
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,8 @@
 //! Offsets: where they are, which leader epoch ends where, and what DeleteRecords removes.
 
 use super::Shard;
-use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Outbox};
+use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Outbox, Unread};
+use crate::partition::unread;
 use tally_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId, batch};
 use tally_storage::{Slice, StorageError};
 
@@ -12,7 +13,7 @@ impl Shard {
         query: OffsetQuery,
         isolation: Isolation,
         current_leader_epoch: LeaderEpoch,
-    ) -> Result<OffsetLookup, ErrorCode> {
+    ) -> Result<OffsetLookup, Unread> {
         let partition = self.partitions.get(&id).ok_or_else(|| self.absent(id))?;
         partition.check_leader_epoch(current_leader_epoch)?;
         let log_start = self.journal.log_start(id);
@@ -47,16 +48,14 @@ impl Shard {
                 return Ok(OffsetLookup::Nowhere);
             };
             Ok(OffsetLookup::InBatch {
+                // The header of `batch` has just been looked at.
                 otherwise: self.batch_behind(id, &batch, query, (log_start, upper))?,
                 batch,
                 log_start,
                 upper,
             })
         });
-        found.map_err(|error| {
-            tracing::error!(partition = %id, %error, "offset not looked up");
-            ErrorCode::KafkaStorageError
-        })
+        found.map_err(|error| unread(id, error))
     }
 
     /// What to look at behind `batch` if the log start lies inside it: its record may be one of those that are gone.

@@ -5,11 +5,11 @@
 //! between. The logs of coordinators are never touched: they hold the coordinators' state.
 
 use super::Shard;
-use crate::message::{Outbox, PartitionRole};
+use crate::message::{Outbox, Outgoing, PartitionRole};
 use crate::retention::{Candidate, Facts, Plan, plan};
 use std::ops::Bound;
 use tally_protocol::{Now, Offset, PartitionId};
-use tally_storage::{SegmentJournal, StorageError};
+use tally_storage::{Cold, SegmentJournal, StorageError};
 
 /// The first pass comes so long after the start at the latest, milliseconds (LR-60).
 const FIRST_PASS_MS: u64 = 30_000;
@@ -19,6 +19,26 @@ const SEGMENTS_A_TURN: usize = 16;
 const PARTITIONS_A_TURN: usize = 64;
 /// Time between two turns of a pass, milliseconds.
 const BETWEEN_TURNS_MS: u64 = 1;
+/// What is not in memory is looked for again after so many milliseconds, and so often; then the partition waits for the
+/// next pass.
+pub(super) const LOADING_MS: u64 = 20;
+const LOADINGS_MAX: usize = 250;
+
+/// What is waited for, and since how many turns.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Option<(Cold, usize)>);
+
+impl Patience {
+    /// Whether it is worth waiting for. One that is not loaded for long can't be.
+    pub(super) fn waits_for(&mut self, cold: &Cold) -> bool {
+        let turns = match &self.0 {
+            Some((before, turns)) if before == cold => turns + 1,
+            _ => 1,
+        };
+        self.0 = Some((cold.clone(), turns));
+        turns <= LOADINGS_MAX
+    }
+}
 
 /// Where retention is.
 #[derive(Debug, Default)]
@@ -27,6 +47,8 @@ pub(super) struct Pass {
     due_ms: Option<u64>,
     /// The pass has dealt with the partitions up to this one.
     done: Option<PartitionId>,
+    /// What the next partition waits for.
+    loading: Patience,
 }
 
 impl Pass {
@@ -43,6 +65,8 @@ enum Left {
     Clean,
     /// With more to remove.
     Unfinished,
+    /// Not looked at yet: this has to be loaded first.
+    Cold(Cold),
 }
 
 impl Shard {
@@ -69,24 +93,39 @@ impl Shard {
             let Some((&id, _)) = self.partitions.range((after, Bound::Unbounded)).next() else {
                 self.retention = Pass {
                     due_ms: Some(now.monotonic_ms + self.settings.retention_check_ms),
-                    done: None,
+                    ..Pass::default()
                 };
                 return;
             };
             match self.retain_partition(now, id, outbox) {
-                Left::Alone => self.retention.done = Some(id),
+                Left::Alone => self.pass_on(id),
                 Left::Clean => {
-                    self.retention.done = Some(id);
+                    self.pass_on(id);
                     return;
                 }
                 Left::Unfinished => return,
+                Left::Cold(cold) if self.retention.loading.waits_for(&cold) => {
+                    self.retention.due_ms = Some(now.monotonic_ms + LOADING_MS);
+                    outbox.messages.push(Outgoing::Load(cold));
+                    return;
+                }
+                Left::Cold(cold) => {
+                    tracing::error!(partition = %id, ?cold, "segments not looked at: they can't be read");
+                    self.pass_on(id);
+                }
             }
         }
+    }
+
+    fn pass_on(&mut self, id: PartitionId) {
+        self.retention.done = Some(id);
+        self.retention.loading = Patience::default();
     }
 
     fn retain_partition(&mut self, now: Now, id: PartitionId, outbox: &mut Outbox) -> Left {
         let plan = match self.plan_retention(now, id) {
             Ok(plan) => plan,
+            Err(StorageError::NotInMemory(cold)) => return Left::Cold(cold),
             Err(error) => {
                 tracing::error!(partition = %id, %error, "segments not looked at");
                 return Left::Alone;
@@ -149,7 +188,7 @@ impl Shard {
         let kept = partition.write_snapshot(&mut self.journal, partition.log_end);
         let log_start = match &rolled {
             Ok(()) => log_start,
-            Err(_) => last_base(&self.journal, id)?,
+            Err(_) => self.journal.last_segment(id).unwrap_or(Offset::ZERO),
         };
         self.journal.set_log_start(id, log_start)?;
         if !kept {
@@ -183,9 +222,4 @@ fn candidate(
         newest_ms,
         is_last: segment.end == journal.log_end(id) && journal.segment(id, number + 1)?.is_none(),
     }))
-}
-
-fn last_base(journal: &SegmentJournal, id: PartitionId) -> Result<Offset, StorageError> {
-    let last = journal.segments(id)?.pop();
-    Ok(last.map_or(Offset::ZERO, |last| last.base))
 }

@@ -397,6 +397,7 @@ impl World {
                         let secured = ShardMessage::Secured(request);
                         self.shard.handle(self.now, coordinator, secured, &mut next);
                     }
+                    Outgoing::Load(cold) => cold.load().expect("the files can be read"),
                     Outgoing::Markers { coordinator, set } => {
                         let marker = Marker {
                             producer_id: set.producer_id,
@@ -544,9 +545,12 @@ impl World {
             waiter,
             wanted_bytes: 1,
         };
-        match self.ask(DATA, |to| ShardMessage::Read { request, to }) {
-            ShardReply::Read(outcome) => outcome,
-            other => panic!("{other:?}"),
+        loop {
+            match self.ask(DATA, |to| ShardMessage::Read { request, to }) {
+                ShardReply::Read(outcome) => return outcome,
+                ShardReply::Cold(cold) => cold.load().expect("the log can be read"),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

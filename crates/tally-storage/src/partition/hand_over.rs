@@ -71,18 +71,11 @@ impl PartitionLog {
             let upto = if segment.end <= end {
                 whole
             } else {
-                let map = segment.mapping(place, &self.options)?;
-                let last = end.plus(-1);
-                let at = segment.locate(&map, last, place, &self.options)?;
-                match at {
-                    Some(at) => {
-                        let header = segment.header(&map, at, place)?;
-                        Written {
-                            size: at + tally_protocol::ids::to_u64(header.size_bytes()),
-                            end: header.last_offset().next(),
-                        }
-                    }
-                    None => whole,
+                match segment.end_of_batch(place, &self.options, end.plus(-1)) {
+                    Ok(Some((size, end))) => Written { size, end },
+                    // More may go than was asked for; nobody waits for the disk to find out where to stop.
+                    Ok(None) | Err(StorageError::NotInMemory(_)) => whole,
+                    Err(error) => return Err(error),
                 }
             };
             let tail = segment

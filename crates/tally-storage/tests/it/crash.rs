@@ -2,7 +2,7 @@
 //! belong to the storage.
 
 use crate::journal::evens;
-use crate::support::{Disk, PARTITION, SMALL, batch};
+use crate::support::{Disk, PARTITION, SMALL, batch, loaded};
 use std::path::Path;
 use tally_protocol::ids::to_u64;
 use tally_protocol::{BatchError, LeaderEpoch, Offset};
@@ -247,10 +247,11 @@ fn r15_indexes_of_any_segment_are_made_anew() {
                 assert_eq!(log.read(0, 120, 700), evens(0, 120), "{kind} {number}");
                 for from in (0..120).step_by(3) {
                     assert_eq!(log.read(from, 120, 200), evens(from / 2 * 2, 120));
-                    let found = log
-                        .journal
-                        .find_by_time(PARTITION, 1000 + from, Offset(120))
-                        .expect("found");
+                    let find = || {
+                        log.journal
+                            .find_by_time(PARTITION, 1000 + from, Offset(120))
+                    };
+                    let found = loaded(find).expect("found");
                     let expected = batch_base(found.as_deref());
                     let wanted = (from + 1) / 2 * 2;
                     assert_eq!(

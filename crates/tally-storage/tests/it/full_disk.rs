@@ -1,7 +1,7 @@
 //! A disk that is full: a small file system of its own, in a namespace of its own where that is allowed.
 
 use crate::journal::evens;
-use crate::support::{Disk, PARTITION, batch};
+use crate::support::{Disk, PARTITION, batch, loaded};
 use bytes::Bytes;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ fn fill_the_disk(path: &PathBuf) {
     );
 
     // Deleting records needs a small file: segments go first if they must.
-    let segments = journal.segments(PARTITION).expect("listed");
+    let segments = loaded(|| journal.segments(PARTITION)).expect("listed");
     let start_at = segments[1].base.0;
     journal
         .set_log_start(PARTITION, Offset(start_at))

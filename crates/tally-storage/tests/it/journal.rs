@@ -1,6 +1,6 @@
 //! Appends, reads and everything else a partition can do while nothing goes wrong.
 
-use crate::support::{Disk, PARTITION, SMALL, batch};
+use crate::support::{Disk, PARTITION, SMALL, batch, loaded};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId};
@@ -162,10 +162,11 @@ fn batches_larger_than_a_segment_have_one_of_their_own() {
     assert_eq!(disk.bases(), [0, 2, 4, 6]);
     assert_eq!(log.read(0, 8, 100), [0, 2, 4, 6]);
     let whole = |first_whole| {
-        let outcome = log
-            .journal
-            .read(PARTITION, Offset(2), Offset(8), 100, first_whole);
-        outcome.expect("the read works").slices.len()
+        let read = || {
+            log.journal
+                .read(PARTITION, Offset(2), Offset(8), 100, first_whole)
+        };
+        loaded(read).expect("the read works").slices.len()
     };
     assert_eq!((whole(true), whole(false)), (1, 0));
 }

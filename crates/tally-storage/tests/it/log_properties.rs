@@ -1,7 +1,7 @@
 //! A model of a log against the log on the disk, under random lives: appends, reads, deletions, clean stops, kills, torn
 //! tails and power cuts.
 
-use crate::support::{Disk, Log, PARTITION};
+use crate::support::{Disk, Log, PARTITION, chill, loaded};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
@@ -159,6 +159,7 @@ impl World {
             }
         }
         self.epoch += 1;
+        chill(&self.disk.directory());
         let (log, recovered) = self.disk.start(self.options);
         log.dir.power_cut_handled().expect("written");
         if self.end < self.start {
@@ -210,9 +211,9 @@ impl World {
         let base = |slice: tally_storage::Slice| {
             i64::from_be_bytes(*slice.first_chunk().expect("a batch"))
         };
-        let found = journal.find_by_time(PARTITION, timestamp, Offset(end));
+        let found = loaded(|| journal.find_by_time(PARTITION, timestamp, Offset(end)));
         assert_eq!(found.expect("found").map(base), expected, "from {start}");
-        let found = journal.max_timestamp_batch(PARTITION, Offset(end));
+        let found = loaded(|| journal.max_timestamp_batch(PARTITION, Offset(end)));
         assert_eq!(found.expect("found").map(base), first);
     }
 

@@ -1,5 +1,6 @@
 //! The behaviour of the data directory, the metadata file and the journal on a real file system.
 
+mod cold;
 mod crash;
 mod data_dir;
 mod full_disk;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tally_protocol::{BatchView, LeaderEpoch, Offset, PartitionId, TopicId};
 use tally_storage::{
     Appended, DataDir, Entry, Journal, JournalState, LogOptions, OpenDirError, Recovered,
-    SegmentJournal,
+    SegmentJournal, StorageError,
 };
 use tempfile::TempDir;
 
@@ -65,7 +65,7 @@ impl Disk {
     /// Opens the partition; the directory is locked as long as the journal lives.
     pub(crate) fn start(&self, options: LogOptions) -> (Log, Recovered) {
         let dir = self.open();
-        let mut journal = SegmentJournal::new(Arc::clone(&dir));
+        let mut journal = SegmentJournal::new(Arc::clone(&dir)).keep_maps(2);
         let recovered = journal
             .open_partition(PARTITION, options)
             .expect("the partition opens");
@@ -100,6 +100,15 @@ impl Disk {
     }
 }
 
+/// Has the system forget what it keeps in memory of a directory's files, if it does such a thing.
+pub(crate) fn chill(directory: &Path) {
+    for name in names(directory) {
+        let file = std::fs::File::open(directory.join(name)).expect("it opens");
+        file.sync_all().expect("it is synced");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice is heard");
+    }
+}
+
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
@@ -110,6 +119,18 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Does what may need the disk as a broker does: loads what is missing and tries again.
+pub(crate) fn loaded<T>(
+    mut attempt: impl FnMut() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    loop {
+        match attempt() {
+            Err(StorageError::NotInMemory(cold)) => cold.load()?,
+            outcome => return outcome,
+        }
+    }
 }
 
 pub(crate) struct Log {
@@ -199,10 +220,11 @@ impl Log {
         let mut bases = Vec::new();
         let mut next = Offset(from);
         loop {
-            let outcome = self
-                .journal
-                .read(PARTITION, next, Offset(upto), max_bytes, true)
-                .expect("the read works");
+            let read = || {
+                self.journal
+                    .read(PARTITION, next, Offset(upto), max_bytes, true)
+            };
+            let outcome = loaded(read).expect("the read works");
             let bytes: usize = outcome.slices.iter().map(|slice| slice.len()).sum();
             let batches = outcome
                 .slices

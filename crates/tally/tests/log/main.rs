@@ -4,6 +4,7 @@
 mod acls;
 mod admin;
 mod apis;
+mod cold;
 mod configs;
 mod connections;
 mod corner;

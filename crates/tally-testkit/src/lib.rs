@@ -4,6 +4,7 @@
 //! - [`client`]: the calls that the wire tests make most, as functions;
 //! - [`batches`]: record batches with every field open to abuse, and a reader of what a broker returns;
 //! - [`broker`]: the real binary as a process, one for all tests of a program or one for a single test;
+//! - [`fuzz`]: bodies of the fuzz targets;
 //! - [`simulated_disk`]: real files, and what a power cut, a failing or a full disk would leave of them;
 //! - [`seed`]: random numbers that are the same in every run;
 //! - [`waiting`]: waiting for a condition.
@@ -13,6 +14,7 @@
 pub mod batches;
 pub mod broker;
 pub mod client;
+pub mod fuzz;
 pub mod seed;
 pub mod simulated_disk;
 pub mod waiting;

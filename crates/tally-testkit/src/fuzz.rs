@@ -1,0 +1,21 @@
+//! Bodies of the fuzz targets: any bytes, and what must hold whatever they are.
+//!
+//! Each is a function over bytes that panics when something is wrong, so that whoever has bytes can call it: the shells in
+//! `fuzz/` with libFuzzer (`scripts/fuzz`, which needs a nightly toolchain), and `tests/corpus.rs` with the corpus and changes of
+//! it, in every run of the tests on the stable toolchain.
+
+mod batches;
+mod place;
+mod segment;
+
+pub use self::batches::batch_view;
+pub use self::segment::segment_recovery;
+
+/// A target: its name, which is that of its shell and of its part of the corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 2] = [
+    ("batch_view", batch_view),
+    ("segment_recovery", segment_recovery),
+];

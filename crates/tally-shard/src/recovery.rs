@@ -27,6 +27,8 @@ pub(crate) fn open(
     let recovered = journal.open_partition(id, log)?;
     let mut hosted = Hosted::new(settings.role, shard);
     if recovered.log_end == Offset::ZERO {
+        // A power cut can leave rows of a log of which it leaves nothing else (P-64).
+        journal.truncate_transaction_rows(id, Offset::ZERO, |_| Offset(i64::MAX))?;
         let replayed = Replayed {
             producers: ProducerStates::new(shard.seed),
             hosted,

@@ -141,3 +141,25 @@ fn p62_a_snapshot_from_below_the_log_start_is_of_no_use() {
         "nothing is held back for ever"
     );
 }
+
+#[test]
+fn p64_no_row_outlives_a_log_that_was_lost_whole() {
+    let mut world = World::new();
+    let pair = world.init();
+    world.add(pair, "data");
+    world
+        .append(pair, 0, &["a", "b", "c"], true)
+        .expect("appended");
+    world.end(pair, false).expect("aborted");
+    // The power cut leaves the row of that, and no record.
+    world.lose_records();
+    let mut world = world.crash();
+    let plain = (tally_protocol::ProducerId(9), pair.1);
+    world.append(plain, 0, &["d"], false).expect("appended");
+    let pair = world.init();
+    world.add(pair, "data");
+    world.append(pair, 0, &["e"], true).expect("appended");
+    world.end(pair, false).expect("aborted");
+    let read = world.read(Isolation::ReadCommitted);
+    assert_eq!(read.aborted, [(pair.0, Offset(1))]);
+}

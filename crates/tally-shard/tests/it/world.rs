@@ -312,6 +312,16 @@ impl World {
         }
     }
 
+    /// Empties the first segment of the data partition, as a power cut may.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the disk loses it, not the shard"
+    )]
+    pub(crate) fn lose_records(&self) {
+        let path = self.directory(DATA).join("00000000000000000000.log");
+        std::fs::write(path, b"").expect("emptied");
+    }
+
     /// What the timer does once.
     pub(crate) fn turn(&mut self) {
         let mut outbox = Outbox::default();

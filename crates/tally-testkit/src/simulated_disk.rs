@@ -116,6 +116,8 @@ pub enum Action {
     Fail(io::ErrorKind),
     /// So many bytes are written, then it fails.
     Short(usize, io::ErrorKind),
+    /// It is said to be done, and is not: for writes, cuts and syncs. To see whether a mistake would be found.
+    Undo,
 }
 
 /// A moment, and what was about to be done.
@@ -156,8 +158,8 @@ struct State {
     is_off: bool,
     /// The node that the operation under way is about.
     subject: Option<u64>,
-    /// The node that a rename replaces.
-    replaced: Option<u64>,
+    /// The bytes that the operation under way is not to change.
+    undo: Option<Vec<u8>>,
 }
 
 enum Node {
@@ -265,6 +267,7 @@ pub enum Names {
 /// What lay on the disk and in memory at a moment.
 #[derive(Clone, Debug)]
 pub struct Moment {
+    boot_id: String,
     files: BTreeMap<u64, Pages>,
     synced: BTreeMap<u64, BTreeMap<String, u64>>,
     current: BTreeMap<u64, BTreeMap<String, u64>>,
@@ -324,7 +327,7 @@ impl SimulatedDisk {
 
     /// This moment.
     pub fn capture(&self) -> Moment {
-        self.state.borrow().moment(None)
+        self.state.borrow().moment(&self.boot_id, None)
     }
 
     /// Makes the disk full when its files have so many bytes, or never.
@@ -411,6 +414,11 @@ impl SimulatedDisk {
         let mut state = self.state.borrow_mut();
         let torn = match action {
             Action::Go => return state.charge(operation),
+            Action::Undo => {
+                let bytes = state.file(operation).map(|file| contents(&file.handle));
+                state.undo = Some(bytes.unwrap_or_default());
+                return Verdict::Go;
+            }
             Action::Capture => None,
             Action::CaptureTorn(some) => torn_write(operation, some),
             Action::Fail(kind) => {
@@ -427,7 +435,7 @@ impl SimulatedDisk {
                 };
             }
         };
-        let moment = state.moment(torn);
+        let moment = state.moment(&self.boot_id, torn);
         state.captures.push(Capture {
             before: event,
             moment,
@@ -467,10 +475,7 @@ impl Observer for SimulatedDisk {
                 }
                 _ => None,
             };
-            state.replaced = match operation.kind {
-                Kind::Rename { to } => number_of(to),
-                _ => None,
-            };
+            state.undo = None;
             state.operations += 1;
             state.operations - 1
         };
@@ -484,8 +489,17 @@ impl Observer for SimulatedDisk {
     fn after(&self, operation: &Operation<'_>, error: Option<&io::Error>) {
         let is_ours = operation.path.starts_with(&self.root) && operation.kind.changes();
         let mut state = self.state.borrow_mut();
-        if is_ours && !state.is_off {
-            state.note(operation, error.is_none());
+        if !is_ours || state.is_off {
+            return;
+        }
+        match state.undo.take() {
+            None => state.note(operation, error.is_none()),
+            Some(bytes) => {
+                let is_sync = matches!(operation.kind, Kind::Sync | Kind::SyncDirectory);
+                if !is_sync && let Some(file) = state.file(operation) {
+                    file.put_back(&bytes);
+                }
+            }
         }
     }
 
@@ -735,8 +749,9 @@ impl State {
         }
     }
 
-    fn moment(&self, torn: Option<Torn<'_>>) -> Moment {
+    fn moment(&self, boot_id: &str, torn: Option<Torn<'_>>) -> Moment {
         let mut moment = Moment {
+            boot_id: boot_id.to_owned(),
             files: BTreeMap::new(),
             synced: BTreeMap::new(),
             current: BTreeMap::new(),
@@ -780,13 +795,24 @@ impl FileNode {
 
     fn empty(path: &Path) -> FileNode {
         FileNode {
-            handle: File::open(path).expect("a file that is there"),
+            handle: File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .expect("a file that is there"),
             synced: Rc::default(),
             written: BTreeMap::new(),
             sizes: BTreeSet::new(),
             lost: BTreeMap::new(),
             allocated: 0,
         }
+    }
+
+    fn put_back(&self, bytes: &[u8]) {
+        self.handle
+            .set_len(0)
+            .and_then(|()| self.handle.write_all_at(bytes, 0))
+            .expect("a file of ours");
     }
 
     fn size(&self) -> usize {
@@ -845,6 +871,11 @@ impl FileNode {
 }
 
 impl Moment {
+    /// The run of the kernel that it was in: a kill leaves it, a power cut does not.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
     /// What a kill leaves in `into`, an empty directory: everything.
     pub fn killed(&self, into: &Path) {
         let file = |number: u64| self.files[&number].current.clone();

@@ -19,7 +19,7 @@ use tally_testkit::waiting::wait_until;
 use tally_testkit::wire::{decode_response, frame_of};
 
 #[track_caller]
-fn describe(world: &mut World, ids: &[&str]) -> Vec<TransactionState> {
+pub(crate) fn describe(world: &mut World, ids: &[&str]) -> Vec<TransactionState> {
     let ids = ids.iter().map(|id| transactional_id(id)).collect();
     let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
     world.client.call(0, &request).transaction_states
@@ -42,7 +42,7 @@ fn ids(response: &ListTransactionsResponse) -> Vec<String> {
 }
 
 /// A marker for partition 0 of the test's topic.
-fn marker(world: &World, producer: Producer, commit: bool) -> WritableTxnMarker {
+pub(crate) fn marker(world: &World, producer: Producer, commit: bool) -> WritableTxnMarker {
     let topic = WritableTxnMarkerTopic::default()
         .with_name(topic_name(&world.topic))
         .with_partition_indexes(vec![0]);
@@ -56,7 +56,7 @@ fn marker(world: &World, producer: Producer, commit: bool) -> WritableTxnMarker 
 
 /// WriteTxnMarkers of one marker for one partition; the partition's code.
 #[track_caller]
-fn write(world: &mut World, version: i16, marker: WritableTxnMarker, rule: u8) -> i16 {
+pub(crate) fn write(world: &mut World, version: i16, marker: WritableTxnMarker, rule: u8) -> i16 {
     let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
     let mut body = BytesMut::new();
     request.encode(&mut body, 1).expect("encodes");

@@ -611,3 +611,31 @@ fn x044_checks_come_in_order() {
         .collect();
     assert_eq!(errors, [49; 4]);
 }
+
+#[test]
+fn x037_a_producer_outlives_all_its_segments() {
+    let broker = Broker::start(
+        PROGRAM,
+        &[
+            "log.retention.check.interval.ms=50",
+            "producer.id.expiration.ms=86400000",
+        ],
+    );
+    let mut world = World::on(&broker);
+    let retention = [("retention.ms", "3600000"), ("segment.bytes", "1048576")];
+    world.topic = world.another_topic(1, &retention);
+    let a = world.pid();
+    for sequence in 0..3 {
+        let mut old = Batch::idempotent(a, 0, sequence, 1).with_values(&"v".repeat(600_000));
+        old.base_timestamp = now_ms() - 24 * 3_600_000;
+        assert_eq!(world.plain(&old), At(sequence.into()));
+    }
+    let topic = world.topic.clone();
+    wait_until("all segments are gone", || {
+        world.client.list_offset((7, 0), &topic, 0, -2).1 == 3
+    });
+    assert_eq!(world.d(a, 0, 9, 1), Code(45));
+    let produced = world.produce_bytes(9, false, Batch::idempotent(a, 0, 3, 1).encode());
+    assert_eq!((produced.error, produced.base_offset), (0, 3));
+    assert_eq!(produced.log_start_offset, 3);
+}

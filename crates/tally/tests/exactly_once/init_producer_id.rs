@@ -275,3 +275,28 @@ fn x088_right_after_the_start_the_coordinator_is_loading_at_worst() {
         }
     });
 }
+
+#[test]
+fn x125_a_fence_below_transaction_version_two() {
+    // Apache Kafka does not know the property and runs with version 2: the visible result is the same.
+    let broker = Broker::start(PROGRAM, &["tally.transaction.version=1"]);
+    let mut world = World::on(&broker);
+    if !world.is_kafka {
+        let versions = world.client.api_versions(4);
+        let mut features = versions.finalized_features.iter();
+        let feature = features.find(|feature| &*feature.name == "transaction.version");
+        assert_eq!(feature.map(|feature| feature.max_version_level), Some(1));
+    }
+    let a = world.ipi();
+    assert_eq!(world.apt(a), 0);
+    assert_eq!(world.td9(a, 0, 1), At(0));
+    assert_eq!(world.ipi_once(None).0, 51);
+    assert_eq!(world.ipi(), at_epoch(a, 2));
+    world.expect_lso(2);
+    assert_eq!(world.ru(0).markers(), [(1, 1, false)]);
+    assert_eq!(world.rc(0).committed(), []);
+    assert_eq!(world.td9(a, 1, 1), Code(47));
+    assert_eq!(world.commit4(a), 90);
+    // S-13 forgets the epoch before, so the fenced pair is no retry; nor is it after a fence and a new producer.
+    assert_eq!(world.ipi_as(Some(a)).0, 90);
+}

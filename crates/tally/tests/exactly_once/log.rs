@@ -382,3 +382,69 @@ fn x190_random_transactions_are_read_whole_at_every_size() {
         assert_eq!(read, expected, "{size} bytes at a time");
     }
 }
+
+#[test]
+fn x186_a_session_hears_of_a_last_stable_offset_that_moves() {
+    let mut world = World::with_topic(2, &[]);
+    let topic = world.topic.clone();
+    let a = world.ipi();
+    assert_eq!(world.apt_to(3, a, &[(&topic, 1)]), [0]);
+    let batch = Batch::transactional(a.id, a.epoch, 0, 2).encode();
+    let id = world.id.clone();
+    let call = tally_testkit::client::ProduceCall {
+        version: 9,
+        acks: -1,
+        transactional_id: Some(&id),
+        parts: vec![(&topic, 1, Some(batch))],
+    };
+    wait_until("the batch is taken", || {
+        world.client.produce(&call)[0].error == 0
+    });
+    let mut reader = world.another_client();
+    let mut session = |id: i32, epoch: i32, parts: &[(&str, i32, i64)], wait_ms: i32| {
+        let mut call = FetchCall::of(&topic, 0, 0, 1);
+        call.max_wait_ms = wait_ms;
+        call.parts = parts.to_vec();
+        let request = reader.fetch_request(&call);
+        let request = request.with_session_id(id).with_session_epoch(epoch);
+        let response = reader.call(12, &request);
+        let found: Vec<(i32, i64, usize)> = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .map(|part| {
+                let bytes = part.records.as_ref().map_or(0, |records| records.len());
+                (part.partition_index, part.last_stable_offset, bytes)
+            })
+            .collect();
+        (response.session_id, found)
+    };
+    let (opened, found) = session(0, 0, &[(&topic, 0, 0), (&topic, 1, 0)], 0);
+    assert_eq!(found, [(0, 0, 0), (1, 0, 0)]);
+    assert_eq!(session(opened, 1, &[], 0).1, [], "nothing is new");
+    assert_eq!(world.commit4(a), 0);
+    // Apache Kafka answers before it writes the marker (D-6).
+    wait_until("the marker", || world.client.stable(&topic, 1) == 3);
+    let (_, found) = session(opened, 2, &[], 10_000);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].0, found[0].1), (1, 3));
+    assert!(found[0].2 > 0, "with its data");
+}
+
+#[test]
+fn x188_a_reader_of_aborted_data_gets_past_the_marker() {
+    let mut world = World::new();
+    let a = open(&mut world, 2, 0);
+    assert_eq!(world.abort4(a), 0);
+    world.expect_lso(3);
+    let read = world.rc(0);
+    assert_eq!(read.committed(), []);
+    let last = read.batches.last().expect("aborted data and its marker");
+    let position = last.header.last_offset().0 + 1;
+    assert_eq!(
+        (position, world.lso() - position),
+        (3, 0),
+        "position and lag"
+    );
+    assert!(world.rc(position).batches.is_empty());
+}

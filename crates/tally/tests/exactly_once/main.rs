@@ -7,6 +7,7 @@ mod crash_matrix;
 mod crash_points;
 mod crashes;
 mod delayed;
+mod held;
 mod idempotent;
 mod init_producer_id;
 mod log;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tally_testkit::batches::Batch;
-use tally_testkit::broker::Broker;
+use tally_testkit::broker::{Broker, offsets_of_files};
 use tally_testkit::client::{ProduceCall, is_not_ready};
 use tally_testkit::waiting::wait_until;
 
@@ -317,4 +317,40 @@ fn cr12_an_open_transaction_is_still_open_after_a_kill() {
     });
     world.expect_lso(4);
     assert_eq!(world.rc(0).committed().len(), 3);
+}
+
+#[test]
+fn x053_a_snapshot_above_the_end_of_the_log_is_not_believed() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    if world.is_kafka {
+        return; // Its files are its own business.
+    }
+    let directory = directory(&mut world, &broker);
+    let a = world.pid();
+    let mut kept = 0;
+    for sequence in 0..10 {
+        let batch = Batch::idempotent(a, 0, sequence, 1);
+        assert_eq!(world.plain(&batch), At(sequence.into()));
+        kept += if sequence < 6 {
+            batch.encode().len()
+        } else {
+            0
+        };
+    }
+    assert!(broker.stop(), "a snapshot at 10");
+    assert_eq!(offsets_of_files(&directory, "snapshot"), [10]);
+    broker.start_again();
+    broker.kill();
+    let log = files(&directory, "log").remove(0);
+    let bytes = fs::read(&log).expect("readable");
+    fs::write(&log, &bytes[..kept]).expect("writable");
+    broker.start_again();
+    world.reconnect(&broker);
+    assert_eq!(world.leo(), 6);
+    for sequence in [7, 9, 10] {
+        assert_eq!(world.d(a, 0, sequence, 1), Code(45));
+    }
+    assert_eq!(world.d(a, 0, 5, 1), At(5));
+    assert_eq!(world.d(a, 0, 6, 1), At(6));
 }

@@ -11,7 +11,9 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, InitProducerIdRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use tally_testkit::broker::Broker;
-use tally_testkit::client::{Client, group_id, text, topic_name, transactional_id, unique};
+use tally_testkit::client::{
+    Client, Producer, group_id, text, topic_name, transactional_id, unique,
+};
 use tally_testkit::waiting::wait_until;
 
 /// OffsetCommit of one partition by nobody's member.
@@ -249,7 +251,7 @@ fn g81_a_deleted_topic_takes_its_offsets_along() {
 }
 
 #[test]
-fn g94_transactional_commits_know_the_group() {
+fn g94_x224_x227_transactional_commits_know_the_group() {
     let (mut client, topic, group) = corner();
     let id = unique("x");
     let init = InitProducerIdRequest::default()
@@ -288,5 +290,59 @@ fn g94_transactional_commits_know_the_group() {
     assert_eq!(error, 0);
     wait_until("the offset is committed", || {
         client.committed_offset(&group, &topic, 0, true) == (0, 9)
+    });
+}
+
+/// A producer of a group's corner, with the group in its transaction.
+#[track_caller]
+fn producer_of(client: &mut Client, group: &str) -> (String, Producer) {
+    let id = unique("x");
+    let init = InitProducerIdRequest::default()
+        .with_transactional_id(Some(transactional_id(&id)))
+        .with_transaction_timeout_ms(60_000);
+    let (error, producer) = client.init_producer_id(4, &init);
+    assert_eq!(error, 0);
+    assert_eq!(client.add_offsets(3, &id, producer, group), 0);
+    (id, producer)
+}
+
+#[test]
+fn x226_a_static_member_that_was_replaced_commits_nothing() {
+    let (mut client, topic, group) = corner();
+    let (id, producer) = producer_of(&mut client, &group);
+    let mut first = Member::new(&group).with_instance("i");
+    first.join();
+    assert_eq!(first.sync(&[(&first.id.clone(), "a0")]).error_code, 0);
+    let mut second = Member::new(&group).with_instance("i");
+    second.join();
+    assert_ne!(first.id, second.id);
+    let request = Client::txn_offset_commit_request(&id, producer, &group, &[(&topic, 0, 9)])
+        .with_group_instance_id(Some(text("i")))
+        .with_generation_id(second.generation);
+    let old = request.clone().with_member_id(text(&first.id));
+    assert_eq!(client.txn_offset_commit(3, &old), [82]);
+    let new = request.with_member_id(text(&second.id));
+    assert_eq!(client.txn_offset_commit(3, &new), [0]);
+}
+
+#[test]
+fn x238_the_next_owner_waits_for_the_transaction_of_the_last_one() {
+    let (mut client, topic, group) = corner();
+    let (id, producer) = producer_of(&mut client, &group);
+    let mut first = stable(&group, 1).remove(0);
+    let request = Client::txn_offset_commit_request(&id, producer, &group, &[(&topic, 0, 9)])
+        .with_generation_id(first.generation)
+        .with_member_id(text(&first.id));
+    assert_eq!(client.txn_offset_commit(3, &request), [0]);
+    // The rebalance, between the commit and the end of the transaction.
+    first.leave();
+    let mut second = Member::new(&group);
+    second.join();
+    assert_eq!(second.sync(&[(&second.id.clone(), "a0")]).error_code, 0);
+    let stable = second.client.committed_offset(&group, &topic, 0, true);
+    assert_eq!(stable, (88, -1), "it may not begin yet");
+    assert_eq!(client.end_txn(3, &id, producer, true).0, 0);
+    wait_until("the offset is decided", || {
+        second.client.committed_offset(&group, &topic, 0, true) == (0, 9)
     });
 }

@@ -495,7 +495,7 @@ pub(crate) fn committed(world: &mut World, group: &str, partition: i32) -> Check
         require_stable: false,
     });
     let reply = world.ask_now(id, |to| ShardMessage::Group {
-        command,
+        command: command.clone(),
         size_bytes: 100,
         to,
     });
@@ -523,7 +523,10 @@ pub(crate) fn describe(
 ) -> Check<Option<transactions::Description>> {
     let id = coordinator(world, transactional_id);
     let what = Inspection::Transaction(Arc::from(transactional_id));
-    match world.ask_now(id, |to| ShardMessage::Inspect { what, to }) {
+    match world.ask_now(id, |to| ShardMessage::Inspect {
+        what: what.clone(),
+        to,
+    }) {
         Some(ShardReply::Inspected(Ok(Inspected::Transaction(found)))) => Ok(found),
         other => Err(format!("{transactional_id}: {other:?}")),
     }

@@ -460,7 +460,7 @@ fn go_on(world: &mut World) -> Result<(), String> {
         builder.push(None, Some(AFTER.as_bytes()));
         let batch = builder.finish();
         let reply = world.ask_now(partition, |to| ShardMessage::Append {
-            batch,
+            batch: batch.clone(),
             guard: None,
             to,
         });

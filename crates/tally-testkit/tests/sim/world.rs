@@ -323,14 +323,19 @@ impl World {
         self.answers.remove(&to)
     }
 
-    /// Asks and takes what is answered at once.
+    /// Asks and takes what is answered at once. What is not in memory is read first, as the broker does.
     pub(crate) fn ask_now(
         &mut self,
         id: PartitionId,
-        message: impl FnOnce(ReplyTo) -> ShardMessage,
+        message: impl Fn(ReplyTo) -> ShardMessage,
     ) -> Option<ShardReply> {
-        let to = self.ask(id, message);
-        self.answer(to).flatten()
+        loop {
+            let to = self.ask(id, &message);
+            match self.answer(to).flatten() {
+                Some(ShardReply::Cold(cold)) => cold.load().ok()?,
+                reply => return reply,
+            }
+        }
     }
 
     fn tell(&mut self, id: PartitionId, message: ShardMessage) {
@@ -372,6 +377,8 @@ impl World {
                         self.send_markers(coordinator, set, &mut queue);
                     }
                     Outgoing::ProducerIds => self.supply_ids(origin),
+                    // Only so that it is there sooner.
+                    Outgoing::Load(_) => {}
                     Outgoing::Secure { .. } => panic!("only the mode commit asks for that"),
                 }
             }

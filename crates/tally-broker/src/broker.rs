@@ -301,7 +301,19 @@ fn open_shards(
     let journal = journal.map_err(StartError::Journal)?;
     let shards = new_shards(count, config, metadata, data_dir, journal.as_ref());
     open_partitions(&shards, metadata);
+    let fence = durability::fence_after_power_cut(data_dir);
+    let handles_cut = fence.is_some_and(|fence| {
+        tracing::warn!("the power was cut: transactional producers from before have to begin anew");
+        shards.power_was_cut(fence)
+    });
     shards.recovered();
+    if handles_cut {
+        let data_dir = Arc::clone(data_dir);
+        tokio::spawn(durability::note_power_cut_handled(
+            Arc::clone(&shards),
+            data_dir,
+        ));
+    }
     let start = |journal| Syncing::start(journal, Arc::clone(&shards));
     let syncing = journal.map(start).transpose();
     let syncing = syncing.map_err(|error| StartError::Thread(error.to_string()))?;

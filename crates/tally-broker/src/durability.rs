@@ -1,10 +1,12 @@
 //! What the modes of durability (exactly-once.md 8.1) keep, and where: the data directory and the journals of a broker.
 
 use crate::config::{BrokerConfig, Durability};
+use crate::server::shards::Shards;
 use std::sync::Arc;
 use tally_storage::{
     DataDir, OpenDirError, SegmentJournal, StorageError, SyncJournal, SyncOptions,
 };
+use tally_transactions::Fence;
 
 /// Where the files of a broker are that keeps nothing, below the data directory.
 const MEMORY: &str = "memory";
@@ -15,6 +17,23 @@ pub(crate) fn open_data_dir(config: &BrokerConfig) -> Result<DataDir, OpenDirErr
     match config.durability {
         Durability::Memory => DataDir::open_empty(config.data_dir.join(MEMORY)),
         Durability::Os | Durability::Commit | Durability::Always => DataDir::open(&config.data_dir),
+    }
+}
+
+/// What makes transactional producers stale that were there before a power cut, if there was one. Only `os` has
+/// written here: it answers before it syncs, so the epochs that it handed out last may be gone.
+pub(crate) fn fence_after_power_cut(data_dir: &DataDir) -> Option<Fence> {
+    data_dir.power_was_cut().then_some(Fence::ProducerId)
+}
+
+/// Notes that a power cut is dealt with, once it is: after that a start begins where this run has ended.
+pub(crate) async fn note_power_cut_handled(shards: Arc<Shards>, data_dir: Arc<DataDir>) {
+    if !shards.fenced().await {
+        return;
+    }
+    let noted = tokio::task::spawn_blocking(move || data_dir.power_cut_handled()).await;
+    if let Err(error) = noted.expect("nothing panics") {
+        tracing::error!(%error, "the next start will fence all transactional producers again");
     }
 }
 

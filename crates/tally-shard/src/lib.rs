@@ -35,4 +35,4 @@ pub use message::{
 };
 pub use ordered_sessions::{Call, Speaker};
 pub use retention::RetentionSettings;
-pub use shard::{Shard, ShardSettings};
+pub use shard::{Owed, Shard, ShardSettings};

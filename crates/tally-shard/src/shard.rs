@@ -8,6 +8,7 @@ mod compact;
 mod coordinators;
 mod inspect;
 mod lookup;
+mod power_cut;
 mod retain;
 
 use crate::compaction::CompactorSettings;
@@ -29,6 +30,8 @@ use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId};
 use tally_storage::{Journal, JournalState, SegmentJournal, StorageError, Ticket, fault_point};
 use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
+
+pub use power_cut::Owed;
 
 /// What a shard is told at its start.
 #[derive(Clone, Debug)]
@@ -66,6 +69,8 @@ pub struct Shard {
     retention: retain::Pass,
     compactor: compact::Compactor,
     ordered_sessions: OrderedSessions,
+    /// A power cut is being dealt with: a coordinator that is loaded again begins to fence again.
+    fence: Option<transactions::Fence>,
 }
 
 impl Shard {
@@ -85,6 +90,7 @@ impl Shard {
             retention: retain::Pass::default(),
             compactor: compact::Compactor::default(),
             ordered_sessions,
+            fence: None,
         }
     }
 
@@ -602,6 +608,9 @@ impl Shard {
             if let Err(error) = self.open(now, id, partition.settings, outbox) {
                 tracing::error!(partition = %id, %error, "partition not opened again");
             }
+        }
+        if let Some(fence) = self.fence {
+            self.power_was_cut(fence);
         }
         self.recover_hosts(now);
         // What the coordinators want done now waits for the next message, by when the journal is known to work again.

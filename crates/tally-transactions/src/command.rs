@@ -157,6 +157,27 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The id for which a client asks; none for what the coordinator has asked for itself.
+    pub(crate) fn client_of(&self) -> Option<&Arc<str>> {
+        match self {
+            Command::InitProducerId {
+                transactional_id, ..
+            }
+            | Command::AddPartitions {
+                transactional_id, ..
+            }
+            | Command::VerifyPartitions {
+                transactional_id, ..
+            }
+            | Command::EndTxn {
+                transactional_id, ..
+            } => Some(transactional_id),
+            Command::MarkersWritten { .. } => None,
+        }
+    }
+}
+
 /// The answer to a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {

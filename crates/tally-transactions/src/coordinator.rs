@@ -59,6 +59,11 @@ impl TransactionCoordinator {
         if self.soft.needs_recovery {
             return refuse_while_loading(&command, to);
         }
+        // nothing is answered by what may be a remainder.
+        let is_fenced = |id| self.soft.fence.ids.contains(id);
+        if command.client_of().is_some_and(is_fenced) {
+            return refuse_while_loading(&command, to);
+        }
         self.soft.begin_event(now);
         self.start_sweeping(now);
         let decision = self.decide_command(now, command, to, ids);
@@ -226,6 +231,7 @@ impl TransactionCoordinator {
                 producer_epoch,
             })
         };
+        self.follow_fence(staged.now, record);
         let Some(value) = &record.value else {
             if let Some(note) = note(Reason::Expired) {
                 self.soft.forget(id, note);
@@ -261,6 +267,22 @@ impl TransactionCoordinator {
                 }
                 self.begin_completion(id, reply, staged.event);
             }
+        }
+    }
+
+    /// An id that has been fenced is free; one whose transaction has ended can be.
+    fn follow_fence(&mut self, now: Now, record: &TransactionRecord) {
+        let fence = &mut self.soft.fence;
+        if !fence.ids.contains(&record.transactional_id) {
+            return;
+        }
+        match record.value.as_ref().map(Phase::of) {
+            None | Some(Phase::Empty) => _ = fence.ids.remove(&record.transactional_id),
+            Some(Phase::Ended { .. }) => fence.next_ms = Some(now.monotonic_ms),
+            Some(Phase::Ongoing | Phase::Ending) => {}
+        }
+        if fence.ids.is_empty() {
+            fence.next_ms = None;
         }
     }
 

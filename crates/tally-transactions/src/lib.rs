@@ -28,6 +28,7 @@ mod describe;
 mod end_txn;
 mod init_producer_id;
 mod markers;
+mod power_cut;
 mod state;
 mod timeout;
 mod transitions;
@@ -38,4 +39,5 @@ pub use command::{
 };
 pub use coordinator::TransactionCoordinator;
 pub use describe::{Description, ListFilter, Listing};
+pub use power_cut::{Fence, OwedMarkers};
 pub use state::{Counters, Note, Reason};

@@ -14,6 +14,7 @@ use tally_protocol::records::transaction_log::{TransactionRecord, TransactionVal
 use tally_protocol::{Now, Offset, ProducerEpoch, ProducerId, SeededMap};
 
 use crate::command::{ReplyTo, TopicPartition};
+use crate::power_cut::Fence;
 use crate::transitions::{NEVER_TIMES_OUT_MS, Phase};
 
 /// Notes on ids that are no longer known: enough to answer "why 49?" for a while, bounded because ids expire for ever.
@@ -52,6 +53,8 @@ pub enum Reason {
     FencedByInitProducerId,
     /// The client asked for the abort.
     AbortedByClient,
+    /// The power was cut: what was answered before may be lost.
+    PowerCut,
     /// The id was not used for `transactional.id.expiration.ms` (S-10).
     Expired,
 }
@@ -173,6 +176,16 @@ pub(crate) struct Sweep {
     pub(crate) after: Option<Arc<str>>,
 }
 
+/// The ids that have to be fenced after a power cut.
+#[derive(Clone, Debug)]
+pub(crate) struct ToFence {
+    /// They answer 14.
+    pub(crate) ids: BTreeSet<Arc<str>>,
+    pub(crate) by: Fence,
+    /// When it goes on, monotonic; none while only markers can change anything.
+    pub(crate) next_ms: Option<u64>,
+}
+
 /// The state that a restart may lose.
 #[derive(Debug)]
 pub(crate) struct SoftState {
@@ -181,6 +194,7 @@ pub(crate) struct SoftState {
     expired: VecDeque<(Arc<str>, Note)>,
     pub(crate) staged: Option<Staged>,
     pub(crate) sweep: Sweep,
+    pub(crate) fence: ToFence,
     pub(crate) counters: Counters,
     pub(crate) applied_to: Option<Offset>,
     /// The number of the event that is being decided; never one of an earlier life in the same process.
@@ -197,6 +211,11 @@ impl SoftState {
             expired: VecDeque::new(),
             staged: None,
             sweep: Sweep::default(),
+            fence: ToFence {
+                ids: BTreeSet::new(),
+                by: Fence::Epoch,
+                next_ms: None,
+            },
             counters: Counters::default(),
             applied_to: None,
             event: 0,
@@ -294,7 +313,7 @@ impl SoftState {
         match note.reason {
             Reason::TimedOut => self.counters.timed_out += 1,
             Reason::FencedByInitProducerId => self.counters.fenced += 1,
-            Reason::AbortedByClient => {}
+            Reason::AbortedByClient | Reason::PowerCut => {}
             Reason::Expired => self.counters.expired_ids += 1,
         }
         self.id(id).note = Some(note);

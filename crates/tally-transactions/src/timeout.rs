@@ -77,7 +77,7 @@ impl TransactionCoordinator {
         } else {
             self.soft.sweep.next_ms
         };
-        [self.soft.first_timer_ms(), sweep]
+        [self.soft.first_timer_ms(), sweep, self.soft.fence.next_ms]
             .into_iter()
             .flatten()
             .min()
@@ -91,6 +91,16 @@ impl TransactionCoordinator {
         }
         self.soft.begin_event(now);
         self.start_sweeping(now);
+        if self
+            .soft
+            .fence
+            .next_ms
+            .is_some_and(|at| at <= now.monotonic_ms)
+        {
+            let decision = self.fence_some(now, ids);
+            self.assert_sound(&decision);
+            return decision;
+        }
         let due = self.soft.due(now.monotonic_ms, TIMERS_PER_STEP_MAX);
         let mut decision = Decision::nothing();
         for (kind, id) in &due {

@@ -12,19 +12,22 @@ use crate::server::compactor;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tally_producer_state::Marker;
 use tally_protocol::{ErrorCode, Now, PartitionId};
 use tally_shard::{
-    Outbox, Outgoing, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply,
+    Outbox, Outgoing, Owed, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply,
     TransactionRequest, WaiterId,
 };
 use tally_storage::{Cold, StorageError, SyncJournal, Ticket};
-use tally_transactions::{MarkerSet, TopicPartition};
+use tally_transactions::{Fence, MarkerSet, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 /// Producer ids given to a shard, or taken for producers without a transactional id, at a time (I-22).
 pub(crate) const PRODUCER_ID_BLOCK: u32 = 1000;
+/// How often it is looked whether a power cut is dealt with: nothing waits for it but the next start.
+const FENCED_CHECK: Duration = Duration::from_millis(100);
 /// A timer that has nothing to wait for.
 const NEVER: u64 = u64::MAX;
 
@@ -151,6 +154,45 @@ impl Shards {
         for index in 0..self.owners.len() {
             self.run(index, |shard, now, outbox| shard.recovered(now, outbox));
         }
+    }
+
+    /// After a power cut, when the last partition has been opened and before [`Shards::recovered`]: has every transactional
+    /// producer fenced, and aborts what no coordinator knows of. Returns whether all of it could be begun.
+    pub(crate) fn power_was_cut(&self, fence: Fence) -> bool {
+        let mut owed = Owed::new();
+        for owner in &self.owners {
+            for markers in lock(owner).shard.power_was_cut(fence) {
+                let named =
+                    |name: &TopicPartition| self.metadata.partition_id(&name.topic, name.partition);
+                for id in markers.partitions.iter().filter_map(named) {
+                    owed.insert((id, markers.producer_id), markers.producer_epoch);
+                }
+            }
+        }
+        let mut begun = true;
+        for owner in &self.owners {
+            let mut owned = lock(owner);
+            begun &= owned.shard.abort_orphans(self.now(), &owed) && !owned.shard.has_unopened();
+        }
+        begun
+    }
+
+    /// Waits until every producer is fenced that has to be; returns whether that was before the end.
+    pub(crate) async fn fenced(&self) -> bool {
+        while self
+            .owners
+            .iter()
+            .any(|owner| lock(owner).shard.is_fencing())
+        {
+            if self.is_stopping() {
+                return false;
+            }
+            tokio::time::sleep(FENCED_CHECK).await;
+        }
+        for owner in &self.owners {
+            lock(owner).shard.power_cut_handled();
+        }
+        true
     }
 
     /// Hands a message to the owner of `id`.

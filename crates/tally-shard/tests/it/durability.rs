@@ -136,7 +136,7 @@ fn commit_offset(offset: i64) -> impl FnOnce(ReplyTo) -> ShardMessage {
     }))
 }
 
-fn fetch_offset(require_stable: bool) -> impl FnOnce(ReplyTo) -> ShardMessage {
+pub(crate) fn fetch_offset(require_stable: bool) -> impl FnOnce(ReplyTo) -> ShardMessage {
     group(groups::Command::FetchOffsets(FetchRequest {
         group: Arc::from("g"),
         topics: None,
@@ -146,7 +146,7 @@ fn fetch_offset(require_stable: bool) -> impl FnOnce(ReplyTo) -> ShardMessage {
 
 /// The one offset and code of an OffsetFetch.
 #[track_caller]
-fn fetched(reply: &ShardReply) -> (i64, ErrorCode) {
+pub(crate) fn fetched(reply: &ShardReply) -> (i64, ErrorCode) {
     match reply {
         ShardReply::Group(Ok(groups::Response::FetchOffsets(response))) => {
             let offset = &response.topics[0].partitions[0];
@@ -160,7 +160,7 @@ fn is_appended(reply: &ShardReply) -> bool {
     matches!(reply, ShardReply::Append(Ok(_)))
 }
 
-fn is_committed(reply: &ShardReply) -> bool {
+pub(crate) fn is_committed(reply: &ShardReply) -> bool {
     match reply {
         ShardReply::Group(Ok(groups::Response::CommitOffsets(codes))) => codes[0].is_none(),
         ShardReply::Group(Ok(groups::Response::CommitTransactionalOffsets(codes))) => {
@@ -185,9 +185,14 @@ fn bounds(world: &mut World) -> (i64, i64) {
 
 /// The high watermark of another partition.
 fn high_watermark(world: &mut World, id: PartitionId) -> i64 {
+    latest(world, id, Isolation::ReadUncommitted)
+}
+
+/// The bound of readers of a partition.
+pub(crate) fn latest(world: &mut World, id: PartitionId, isolation: Isolation) -> i64 {
     let reply = world.ask(id, |to| ShardMessage::FindOffset {
         query: OffsetQuery::Latest,
-        isolation: Isolation::ReadUncommitted,
+        isolation,
         current_leader_epoch: tally_protocol::LeaderEpoch::NONE,
         to,
     });
@@ -267,7 +272,7 @@ fn r1_offsets_in_a_transaction_wait_for_their_sync_in_always_alone() {
 }
 
 /// TxnOffsetCommit, its group having joined.
-fn transactional_offsets(
+pub(crate) fn transactional_offsets(
     world: &mut World,
     pair: Pair,
     offset: i64,

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod durability;
+mod power_cut;
 mod refusals;
 mod restart;
 mod retention;

@@ -13,11 +13,12 @@ use tally_protocol::{
 };
 use tally_shard::{
     AppendOutcome, AppendRefusal, CompactionSettings, CompactorSettings, Isolation, Outbox,
-    Outgoing, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
+    Outgoing, Owed, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
     RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings, WaiterId,
 };
 use tally_storage::{DataDir, Durability, LogOptions, SegmentJournal, SyncJournal, SyncOptions};
 use tally_transactions as transactions;
+use tally_transactions::Fence;
 use tempfile::TempDir;
 
 /// The partitions of the world.
@@ -57,6 +58,8 @@ pub(crate) struct World {
     retention: RetentionSettings,
     compaction: CompactionSettings,
     durability: Durability,
+    /// How this start fences, if it is one after a power cut.
+    cut: Option<Fence>,
     journal: Option<Arc<SyncJournal>>,
     /// Replies that nobody has looked at.
     replies: Vec<(ReplyTo, ShardReply)>,
@@ -108,6 +111,7 @@ impl World {
             dir,
             shard,
             durability,
+            cut: None,
             journal,
             replies: Vec::new(),
             holds_commits: false,
@@ -135,6 +139,19 @@ impl World {
     /// Stops the shard clean, and starts again.
     pub(crate) fn restart(self) -> World {
         self.start_again(|shard| shard.shutdown().expect("a clean stop"))
+    }
+
+    /// Stops the shard as kill -9 would, and starts again as after a power cut that has spared everything.
+    pub(crate) fn cut_power(mut self, fence: Fence) -> World {
+        self.cut = Some(fence);
+        let mut world = self.crash();
+        world.cut = None;
+        world
+    }
+
+    /// Whether producers from before a power cut are left to be fenced.
+    pub(crate) fn is_fencing(&self) -> bool {
+        self.shard.is_fencing()
     }
 
     fn start_again(mut self, stop: impl FnOnce(&mut Shard)) -> World {
@@ -351,6 +368,17 @@ impl World {
         }
         let start = i64::from(self.incarnation) * 1000;
         self.shard.supply_producer_ids(start..start + 1000);
+        if let Some(fence) = self.cut {
+            let mut owed = Owed::new();
+            for markers in self.shard.power_was_cut(fence) {
+                let ids = markers
+                    .partitions
+                    .iter()
+                    .map(|name| partition_named(&name.topic));
+                owed.extend(ids.map(|id| ((id, markers.producer_id), markers.producer_epoch)));
+            }
+            assert!(self.shard.abort_orphans(self.now, &owed));
+        }
         self.shard.recovered(self.now, &mut outbox);
         let replies = self.carry(outbox);
         assert!(replies.is_empty(), "nobody asked");

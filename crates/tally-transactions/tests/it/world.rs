@@ -8,8 +8,8 @@ use tally_protocol::records::transaction_log::{
 };
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, ProducerEpoch, ProducerId};
 use tally_transactions::{
-    Command, Decision, Effect, Flow, MarkerSet, ProducerIdBlock, ReplyTo, Response, Settings,
-    TopicPartition, TransactionCoordinator,
+    Command, Decision, Effect, Fence, Flow, MarkerSet, ProducerIdBlock, ReplyTo, Response,
+    Settings, TopicPartition, TransactionCoordinator,
 };
 
 /// The id most tests use.
@@ -71,6 +71,21 @@ impl World {
         self
     }
 
+    /// A world whose log holds one value of [`ID`], just loaded after a power cut.
+    pub(crate) fn after_power_cut(value: TransactionValue, fence: Fence) -> World {
+        World::new().and_given_after_power_cut(value, fence)
+    }
+
+    pub(crate) fn and_given_after_power_cut(
+        mut self,
+        value: TransactionValue,
+        fence: Fence,
+    ) -> World {
+        self.load(value);
+        self.restart_after_power_cut(fence);
+        self
+    }
+
     /// Applies a record of an earlier life, and no more.
     pub(crate) fn load(&mut self, value: TransactionValue) {
         let record = TransactionRecord {
@@ -94,14 +109,26 @@ impl World {
 
     /// Loads the coordinator from its log again; markers and answers that were under way are lost.
     pub(crate) fn restart(&mut self) {
+        self.load_again();
+        let decision = self.core.recovered(self.now);
+        self.run(decision);
+    }
+
+    /// The same after a power cut.
+    pub(crate) fn restart_after_power_cut(&mut self, fence: Fence) {
+        self.load_again();
+        self.core.power_was_cut(fence);
+        let decision = self.core.recovered(self.now);
+        self.run(decision);
+    }
+
+    fn load_again(&mut self) {
         self.epoch += 1;
         self.markers.clear();
         self.core = TransactionCoordinator::new(self.settings, CoordinatorEpoch(self.epoch), 7);
         for (at, record) in (0..).zip(&self.log) {
             self.core.apply(Offset(at), record);
         }
-        let decision = self.core.recovered(self.now);
-        self.run(decision);
     }
 
     /// Sends a command and runs what was decided; the answer comes at once, later, or never.

@@ -1,34 +1,21 @@
 //! `memory`: a broker like any other as long as it runs, and nothing left afterwards.
 
 use crate::PROGRAM;
-use kafka_protocol::messages::InitProducerIdRequest;
-use tally_testkit::batches::Batch;
+use crate::transactions::{begin, producer};
 use tally_testkit::broker::Broker;
-use tally_testkit::client::{Client, ProduceCall, transactional_id, unique};
+use tally_testkit::client::{Client, unique};
 
-/// Writes a committed transaction of two records and an offset, and reads both.
+/// Writes a committed transaction and an offset, and reads both.
 #[track_caller]
 fn write_and_read(client: &mut Client, topic: &str) {
     let (id, group) = (unique("x"), unique("g"));
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(transactional_id(&id)))
-        .with_transaction_timeout_ms(60_000);
-    let (error, producer) = client.init_producer_id(4, &request);
-    assert_eq!(error, 0);
-    assert_eq!(client.add_partitions(3, &id, producer, &[(topic, 0)]), [0]);
-    let batch = Batch::transactional(producer.id, producer.epoch, 0, 2);
-    let produced = client.produce(&ProduceCall {
-        version: 9,
-        acks: -1,
-        transactional_id: Some(&id),
-        parts: vec![(topic, 0, Some(batch.encode()))],
-    });
-    assert_eq!(produced[0].error, 0);
+    let producer = producer(client, &id);
+    begin(client, &id, producer, topic, 0);
     assert_eq!(client.end_txn(3, &id, producer, true).0, 0);
-    assert_eq!(client.read_committed(topic, 0, 0).data_offsets(), [0, 1]);
+    assert_eq!(client.read_committed(topic, 0, 0).data_offsets(), [0]);
     client.wait_for_group(&group);
-    assert_eq!(client.commit_offset(&group, topic, 0, 2), 0);
-    assert_eq!(client.committed_offset(&group, topic, 0, true), (0, 2));
+    assert_eq!(client.commit_offset(&group, topic, 0, 1), 0);
+    assert_eq!(client.committed_offset(&group, topic, 0, true), (0, 1));
 }
 
 #[test]
@@ -63,5 +50,5 @@ fn r1_memory_leaves_alone_what_another_mode_has_kept() {
     broker.set("tally.durability=os");
     broker.start_again();
     let read = broker.client().read_committed("t", 0, 0);
-    assert_eq!(read.data_offsets(), [0, 1]);
+    assert_eq!(read.data_offsets(), [0]);
 }

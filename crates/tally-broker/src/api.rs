@@ -9,6 +9,7 @@ mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod altering;
 mod api_versions;
 mod create_partitions;
@@ -21,6 +22,7 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_transactions;
 mod elect_leaders;
@@ -48,6 +50,7 @@ mod sync_group;
 mod topics;
 mod transaction;
 mod txn_offset_commit;
+mod update_features;
 mod write_txn_markers;
 
 pub(crate) use fetch::Sessions as FetchSessions;
@@ -406,10 +409,13 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::ALTER_PARTITION_REASSIGNMENTS
         | api_table::LIST_PARTITION_REASSIGNMENTS
         | api_table::LIST_CONFIG_RESOURCES
+        | api_table::DESCRIBE_TOPIC_PARTITIONS => layout(node, head, body).await,
+        api_table::ALTER_REPLICA_LOG_DIRS
+        | api_table::DESCRIBE_QUORUM
+        | api_table::UPDATE_FEATURES
         | api_table::DESCRIBE_ACLS
         | api_table::CREATE_ACLS
-        | api_table::DELETE_ACLS
-        | api_table::DESCRIBE_TOPIC_PARTITIONS => layout(node, head, body).await,
+        | api_table::DELETE_ACLS => cluster(node, head, body).await,
         _ => reading(node, head, body).await,
     }
 }
@@ -603,17 +609,37 @@ async fn layout(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
             })
             .await
         }
-        api_table::DESCRIBE_ACLS => {
-            serve(head, body, async |_: DescribeAclsRequest| acls::describe()).await
-        }
-        api_table::CREATE_ACLS => serve(head, body, async |q| acls::create(&q)).await,
-        api_table::DELETE_ACLS => serve(head, body, async |q| acls::delete(&q)).await,
         api_table::LIST_PARTITION_REASSIGNMENTS => {
             serve(head, body, async |_: ListPartitionReassignmentsRequest| {
                 list_partition_reassignments::handle()
             })
             .await
         }
+        _ => no_handler(head),
+    }
+}
+
+/// What operators ask of the cluster itself: its quorum, features, directories, rules of access.
+async fn cluster(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
+    let v = head.api_version;
+    match head.api_key {
+        api_table::ALTER_REPLICA_LOG_DIRS => {
+            serve(head, body, async |q| {
+                alter_replica_log_dirs::handle(node, q)
+            })
+            .await
+        }
+        api_table::DESCRIBE_QUORUM => {
+            serve(head, body, async |q| describe_quorum::handle(node, v, q)).await
+        }
+        api_table::UPDATE_FEATURES => {
+            serve(head, body, async |q| update_features::handle(node, v, q)).await
+        }
+        api_table::DESCRIBE_ACLS => {
+            serve(head, body, async |_: DescribeAclsRequest| acls::describe()).await
+        }
+        api_table::CREATE_ACLS => serve(head, body, async |q| acls::create(&q)).await,
+        api_table::DELETE_ACLS => serve(head, body, async |q| acls::delete(&q)).await,
         _ => no_handler(head),
     }
 }

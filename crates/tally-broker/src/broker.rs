@@ -150,12 +150,7 @@ impl Broker {
             Some(address) => Some(serve_http(&address.to_string(), &ready, stopped.clone()).await?),
             None => None,
         };
-        for index in 0..shards.timer_count() {
-            tokio::spawn(Arc::clone(&shards).run_timer(index));
-            if syncing.is_some() {
-                tokio::spawn(Arc::clone(&shards).run_releases(index));
-            }
-        }
+        spawn_timers(&shards, syncing.is_some());
         let node = Arc::new(Node {
             advertised: config.advertised(local_addr),
             config: Arc::clone(&config),
@@ -227,6 +222,16 @@ impl Broker {
             Ok(())
         });
         closed.await.expect("closing the journals does not panic")
+    }
+}
+
+/// What the shards do by the clock, and the answers that wait for a sync.
+fn spawn_timers(shards: &Arc<Shards>, syncs: bool) {
+    for index in 0..shards.timer_count() {
+        tokio::spawn(Arc::clone(shards).run_timer(index));
+        if syncs {
+            tokio::spawn(Arc::clone(shards).run_releases(index));
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! Keys of the store: `cluster.id`, `node.id`, `incarnation`, `features.epoch`, `producer.ids.next`, `topic/NAME`,
 //! `topic/NAME/PROPERTY` and `config/KIND/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
 
+pub(crate) mod features;
 mod names;
 mod random;
 mod record;
@@ -32,6 +33,7 @@ pub(crate) use self::names::{NameError, check as check_topic_name};
 pub(crate) use self::random::{Random, system_random};
 pub(crate) use self::settings::{AlterError, AlterMode};
 
+use self::features::Finals;
 use self::record::TopicRecord;
 use self::settings::Settings;
 
@@ -289,7 +291,7 @@ pub(crate) struct Metadata {
     alteration: Mutex<()>,
     cluster_id: String,
     incarnation: i64,
-    features_epoch: i64,
+    finals: Finals,
     is_new: bool,
     image: RwLock<Image>,
     generation: AtomicU64,
@@ -320,6 +322,11 @@ impl Metadata {
             }
         }
         let settings = Settings::read(&entries, config)?;
+        let finals = Finals::read(
+            &entries,
+            settings.config.transaction_version,
+            identity.features_epoch,
+        )?;
         let mut image = Image::default();
         for (_, record) in records {
             image.insert(topic_of(record, &settings.config, identity.incarnation)?);
@@ -343,7 +350,7 @@ impl Metadata {
             alteration: Mutex::new(()),
             cluster_id: identity.cluster_id,
             incarnation: identity.incarnation,
-            features_epoch: identity.features_epoch,
+            finals,
             is_new: identity.is_new,
             image: RwLock::new(image),
             generation: AtomicU64::new(0),
@@ -369,10 +376,10 @@ impl Metadata {
         CoordinatorEpoch(epoch(self.incarnation))
     }
 
-    /// The epoch of the finalized features: 0 or more, else clients do not use them.
+    /// How many commits the store has seen.
     #[must_use]
-    pub(crate) fn features_epoch(&self) -> i64 {
-        self.features_epoch
+    pub(crate) fn revision(&self) -> i64 {
+        i64::try_from(self.write().revision.0).unwrap_or(i64::MAX)
     }
 
     /// Rises with every change of topics: as long as it stays, what was looked up after it was read holds.
@@ -825,7 +832,7 @@ mod tests {
         assert!(metadata.is_new());
         assert_eq!(metadata.cluster_id().len(), 22);
         assert_eq!(metadata.coordinator_epoch(), CoordinatorEpoch(1));
-        assert_eq!(metadata.features_epoch(), 0);
+        assert_eq!(metadata.finalized().epoch, 0);
         let topics = metadata.topics();
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
         assert_eq!(names, [CONSUMER_OFFSETS, TRANSACTION_STATE]);

@@ -77,6 +77,8 @@ pub const DELETE_ACLS: i16 = 31;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// Key of AlterConfigs.
 pub const ALTER_CONFIGS: i16 = 33;
+/// Key of AlterReplicaLogDirs.
+pub const ALTER_REPLICA_LOG_DIRS: i16 = 34;
 /// Key of DescribeLogDirs.
 pub const DESCRIBE_LOG_DIRS: i16 = 35;
 /// Key of SaslAuthenticate.
@@ -95,6 +97,10 @@ pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
 /// Key of OffsetDelete.
 pub const OFFSET_DELETE: i16 = 47;
+/// Key of DescribeQuorum.
+pub const DESCRIBE_QUORUM: i16 = 55;
+/// Key of UpdateFeatures.
+pub const UPDATE_FEATURES: i16 = 57;
 /// Key of DescribeCluster.
 pub const DESCRIBE_CLUSTER: i16 = 60;
 /// Key of DescribeProducers.
@@ -163,6 +169,7 @@ pub static APIS: &[Api] = &[
     api(DELETE_ACLS, "DeleteAcls", 1, 3, 2),
     api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
     api(ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
+    api(ALTER_REPLICA_LOG_DIRS, "AlterReplicaLogDirs", 1, 2, 2),
     api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4, 2),
     api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
     api(CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
@@ -190,6 +197,8 @@ pub static APIS: &[Api] = &[
         0,
     ),
     api(OFFSET_DELETE, "OffsetDelete", 0, 0, NEVER),
+    api(DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
+    api(UPDATE_FEATURES, "UpdateFeatures", 0, 2, 0),
     api(DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
     api(DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
     api(DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0, 0),

@@ -104,6 +104,8 @@ pub enum ErrorCode {
     OperationNotAttempted = 55,
     /// KAFKA_STORAGE_ERROR.
     KafkaStorageError = 56,
+    /// LOG_DIR_NOT_FOUND.
+    LogDirNotFound = 57,
     /// NON_EMPTY_GROUP.
     NonEmptyGroup = 68,
     /// GROUP_ID_NOT_FOUND.

@@ -189,6 +189,13 @@ static DESCRIBE_ACLS: &[Field] = &[I8, TEXT, I8, TEXT, TEXT, I8, I8];
 static CREATE_ACLS: &[Field] = &[array(&[I8, TEXT, I8, TEXT, TEXT, I8, I8])];
 static DELETE_ACLS: &[Field] = &[array(&[I8, TEXT, I8, TEXT, TEXT, I8, I8])];
 static SASL_AUTHENTICATE: &[Field] = &[BLOB];
+static ALTER_REPLICA_LOG_DIRS: &[Field] = &[array(&[TEXT, array(&[TEXT, I32S])])];
+static DESCRIBE_QUORUM: &[Field] = &[array(&[TEXT, array(&[I32])])];
+static UPDATE_FEATURES: &[Field] = &[
+    I32,
+    array(&[TEXT, I16, I8.until(0), I8.since(1)]),
+    I8.since(1),
+];
 static DESCRIBE_CLUSTER: &[Field] = &[I8, I8.since(1), I8.since(2)];
 static DESCRIBE_GROUPS: &[Field] = &[TEXTS, I8.since(3)];
 static LIST_GROUPS: &[Field] = &[TEXTS.since(4), TEXTS.since(5)];
@@ -249,6 +256,9 @@ fn layout(key: i16) -> Option<&'static [Field]> {
         api::CREATE_ACLS => CREATE_ACLS,
         api::DELETE_ACLS => DELETE_ACLS,
         api::SASL_AUTHENTICATE => SASL_AUTHENTICATE,
+        api::ALTER_REPLICA_LOG_DIRS => ALTER_REPLICA_LOG_DIRS,
+        api::DESCRIBE_QUORUM => DESCRIBE_QUORUM,
+        api::UPDATE_FEATURES => UPDATE_FEATURES,
         api::DESCRIBE_CLUSTER => DESCRIBE_CLUSTER,
         api::DESCRIBE_GROUPS => DESCRIBE_GROUPS,
         api::LIST_GROUPS => LIST_GROUPS,

@@ -2,6 +2,7 @@
 //! transaction flow.
 
 use crate::api::{Answer, Node};
+use crate::metadata::features::{FEATURES, METADATA_VERSION, TRANSACTION_VERSION};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::{
@@ -11,11 +12,6 @@ use kafka_protocol::protocol::StrBytes;
 use tally_protocol::frame::RequestHead;
 use tally_protocol::request::parse_api_versions;
 use tally_protocol::{ErrorCode, api_table};
-
-/// Kafka 4.3.1's `metadata.version`: what web consoles print a Kafka version from.
-const METADATA_VERSION: i16 = 30;
-/// The highest `transaction.version`.
-const TRANSACTION_VERSION_MAX: i16 = 2;
 
 /// Answers an ApiVersions request of a served version.
 pub(crate) fn answer(node: &Node, head: &RequestHead, body: &[u8]) -> Answer {
@@ -73,26 +69,23 @@ pub(crate) fn unsupported(correlation_id: i32) -> Answer {
 }
 
 fn features(node: &Node, version: i16, response: &mut ApiVersionsResponse) {
-    let supported = [
-        ("metadata.version", METADATA_VERSION, METADATA_VERSION),
-        ("transaction.version", 0, TRANSACTION_VERSION_MAX),
-    ];
-    response.supported_features = supported
+    response.supported_features = FEATURES
         .into_iter()
         // KAFKA-17492: clients before 3.9 can't read a supported feature whose minimum is 0.
-        .filter(|(_, min, _)| version >= 4 || *min > 0)
-        .map(|(name, min, max)| {
+        .filter(|feature| version >= 4 || feature.min > 0)
+        .map(|feature| {
             SupportedFeatureKey::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_min_version(min)
-                .with_max_version(max)
+                .with_name(StrBytes::from_static_str(feature.name))
+                .with_min_version(feature.min)
+                .with_max_version(feature.max)
         })
         .collect();
-    let finalized = [
-        ("metadata.version", METADATA_VERSION),
-        ("transaction.version", node.config.transaction_version),
+    let finalized = node.metadata.finalized();
+    let levels = [
+        (METADATA_VERSION.name, METADATA_VERSION.max),
+        (TRANSACTION_VERSION.name, finalized.transaction_version),
     ];
-    response.finalized_features = finalized
+    response.finalized_features = levels
         .into_iter()
         .filter(|(_, level)| *level > 0)
         .map(|(name, level)| {
@@ -102,7 +95,7 @@ fn features(node: &Node, version: i16, response: &mut ApiVersionsResponse) {
                 .with_min_version_level(level)
         })
         .collect();
-    response.finalized_features_epoch = node.metadata.features_epoch();
+    response.finalized_features_epoch = finalized.epoch;
 }
 
 /// Letters, digits, and dots and dashes inside (KIP-511).

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cluster.id` | 22 characters of base64url |
 //! | `node.id`, `incarnation`, `features.epoch`, `producer.ids.next` | a decimal number |
+//! | `features/transaction.version` | the level that UpdateFeatures has set, if it has |
 //! | `topic/NAME` | `v1 id=UUID partitions=N created=N internal=0 or 1` |
 //! | `topic/NAME/PROPERTY` | one setting of the topic, as it was given |
 //!
@@ -20,6 +21,7 @@ pub(super) const CLUSTER_ID: &str = "cluster.id";
 pub(super) const NODE_ID: &str = "node.id";
 pub(super) const INCARNATION: &str = "incarnation";
 pub(super) const FEATURES_EPOCH: &str = "features.epoch";
+pub(super) const TRANSACTION_VERSION: &str = "features/transaction.version";
 pub(super) const NEXT_PRODUCER_ID: &str = "producer.ids.next";
 const TOPIC_PREFIX: &str = "topic/";
 

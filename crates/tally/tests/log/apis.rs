@@ -41,6 +41,7 @@ const LISTED: &[(i16, i16, i16)] = &[
     (31, 1, 3),
     (32, 1, 4),
     (33, 0, 2),
+    (34, 1, 2),
     (35, 1, 4),
     (36, 0, 2),
     (37, 0, 3),
@@ -50,6 +51,8 @@ const LISTED: &[(i16, i16, i16)] = &[
     (45, 0, 1),
     (46, 0, 0),
     (47, 0, 0),
+    (55, 0, 2),
+    (57, 0, 2),
     (60, 0, 2),
     (61, 0, 0),
     (65, 0, 0),
@@ -308,6 +311,9 @@ fn ask_operators() {
             .with_operation(1)
             .with_permission_type(1)
     });
+    ask(1..=2, |_| m::AlterReplicaLogDirsRequest::default());
+    ask(0..=2, |_| m::DescribeQuorumRequest::default());
+    ask(0..=2, |_| m::UpdateFeaturesRequest::default());
     ask(1..=3, |_| m::CreateAclsRequest::default());
     ask(1..=3, |_| m::DeleteAclsRequest::default());
     ask(0..=2, |_| m::AlterConfigsRequest::default());

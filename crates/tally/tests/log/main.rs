@@ -4,6 +4,7 @@
 mod acls;
 mod admin;
 mod apis;
+mod cluster;
 mod cold;
 mod configs;
 mod connections;

@@ -78,3 +78,45 @@ pub(super) fn delete_acls(version: i16) -> Vec<u8> {
     });
     encoded(&request, version)
 }
+
+pub(super) fn alter_replica_log_dirs(version: i16) -> Vec<u8> {
+    use alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+    let request = with(|r: &mut AlterReplicaLogDirsRequest| {
+        r.dirs = vec![
+            with(|dir: &mut AlterReplicaLogDir| {
+                dir.path = text("/data");
+                dir.topics = vec![with(|t: &mut AlterReplicaLogDirTopic| {
+                    t.name = topic("t");
+                    t.partitions = vec![0, 1];
+                })];
+            });
+            2
+        ];
+    });
+    encoded(&request, version)
+}
+
+pub(super) fn describe_quorum(version: i16) -> Vec<u8> {
+    use describe_quorum_request::{PartitionData, TopicData};
+    let request = with(|r: &mut DescribeQuorumRequest| {
+        r.topics = vec![with(|t: &mut TopicData| {
+            t.topic_name = topic("__cluster_metadata");
+            t.partitions = vec![PartitionData::default(); 2];
+        })];
+    });
+    encoded(&request, version)
+}
+
+pub(super) fn update_features(version: i16) -> Vec<u8> {
+    use update_features_request::FeatureUpdateKey;
+    let request = with(|r: &mut UpdateFeaturesRequest| {
+        r.feature_updates = vec![
+            with(|feature: &mut FeatureUpdateKey| {
+                feature.feature = text("transaction.version");
+                feature.max_version_level = 1;
+            });
+            2
+        ];
+    });
+    encoded(&request, version)
+}

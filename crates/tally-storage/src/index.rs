@@ -145,13 +145,17 @@ impl OffsetIndex {
         Some(Self::pair(self.entry(self.entries.checked_sub(1)?)))
     }
 
-    /// The position of the last entry that `test` holds for: it must hold for a first part of the entries.
-    pub(crate) fn last_position(&self, test: impl Fn(u32, u32) -> bool) -> Option<u32> {
-        let count = self.count_while(|entry| {
+    /// How many entries at the start fulfil `test`, which no entry does after one that does not.
+    pub(crate) fn count(&self, test: impl Fn(u32, u32) -> bool) -> usize {
+        self.count_while(|entry| {
             let (offset, position) = Self::pair(entry);
             test(offset, position)
-        });
-        Some(Self::pair(self.entry(count.checked_sub(1)?)).1)
+        })
+    }
+
+    /// An entry by its number.
+    pub(crate) fn nth(&self, at: usize) -> (u32, u32) {
+        Self::pair(self.entry(at))
     }
 
     /// Whether both columns rise and stay within a segment of `size` bytes and `span` offsets. An index that was not
@@ -193,10 +197,14 @@ impl TimeIndex {
         Some(Self::pair(self.entry(self.entries.checked_sub(1)?)))
     }
 
-    /// The offset of the last entry with a timestamp of at most `timestamp`.
-    pub(crate) fn floor(&self, timestamp: i64) -> Option<u32> {
-        let count = self.count_while(|entry| Self::pair(entry).0 <= timestamp);
-        Some(Self::pair(self.entry(count.checked_sub(1)?)).1)
+    /// How many entries have a timestamp of at most `timestamp`.
+    pub(crate) fn count(&self, timestamp: i64) -> usize {
+        self.count_while(|entry| Self::pair(entry).0 <= timestamp)
+    }
+
+    /// An entry by its number.
+    pub(crate) fn nth(&self, at: usize) -> (i64, u32) {
+        Self::pair(self.entry(at))
     }
 
     /// Whether both columns rise and stay within a segment of `span` offsets.

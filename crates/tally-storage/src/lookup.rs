@@ -18,6 +18,7 @@ use tally_protocol::ids::{to_u64, to_usize};
 struct Lookup<'a> {
     segment: &'a Segment,
     place: Place<'a>,
+    options: LogOptions,
     map: Arc<Mapping>,
     sure: Sure,
     hot_from: Option<u64>,
@@ -34,6 +35,7 @@ impl<'a> Lookup<'a> {
         Ok(Lookup {
             segment,
             place,
+            options: *options,
             map,
             sure: Sure::hot(hot_from, segment.size),
             hot_from,
@@ -43,10 +45,14 @@ impl<'a> Lookup<'a> {
     /// The header at `position`, of a batch that lies whole in the segment.
     fn header(&mut self, position: u64) -> Result<BatchHeader, StorageError> {
         let size = self.segment.size;
-        let left = size.saturating_sub(position);
+        if position >= size {
+            let reason = "behind the last batch";
+            return Err(self.segment.corrupt(self.place, position, reason));
+        }
+        let left = size - position;
         let len = to_usize(left).min(HEADER_BYTES);
         let end = position + to_u64(len);
-        if len > 0 && !self.sure.holds(&self.map, position, end, size) {
+        if !self.sure.holds(&self.map, position, end, size) {
             return Err(Cold::header(&self.map, position, size).into());
         }
         let header = batch::parse_header(self.map.bytes(to_usize(position), len));
@@ -71,6 +77,50 @@ impl<'a> Lookup<'a> {
         })
     }
 
+    /// The position of the last entry of the offset index that `test` holds for: it must hold for a first part of them.
+    /// Each is compared with the batch that it leads to, and one that is wrong is passed over for the one before.
+    fn entry_position(
+        &mut self,
+        test: impl Fn(u32, u32) -> bool,
+    ) -> Result<Option<u64>, StorageError> {
+        let count = self.indexes(INDEX, |indexes| indexes.offsets.count(test))?;
+        for at in (0..count).rev() {
+            let (last, position) = self.indexes(INDEX, |indexes| indexes.offsets.nth(at))?;
+            let (last, position) = (self.segment.base.plus(i64::from(last)), u64::from(position));
+            match self.header(position) {
+                Ok(header) if header.last_offset() == last => return Ok(Some(position)),
+                Ok(_) | Err(StorageError::Corrupt { .. }) => self.doubt(INDEX)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The offset in the last entry of the time index with a timestamp of at most `timestamp`, or the segment's first one.
+    /// Entries are compared with their batches in the same way.
+    fn floor_of_time(&mut self, timestamp: i64) -> Result<Offset, StorageError> {
+        let base = self.segment.base;
+        let count = self.indexes(TIME_INDEX, |indexes| indexes.times.count(timestamp))?;
+        for at in (0..count).rev() {
+            let (timestamp, last) = self.indexes(TIME_INDEX, |indexes| indexes.times.nth(at))?;
+            let last = base.plus(i64::from(last));
+            let found = self.locate(last)?;
+            let header = found.map(|position| self.header(position)).transpose()?;
+            let is_it = |header: &BatchHeader| {
+                header.last_offset() == last && indexed_timestamp(header) == timestamp
+            };
+            if header.as_ref().is_some_and(is_it) {
+                return Ok(last);
+            }
+            self.doubt(TIME_INDEX)?;
+        }
+        Ok(base)
+    }
+
+    fn doubt(&self, kind: &str) -> Result<(), StorageError> {
+        self.segment.doubt_indexes(self.place, &self.options, kind)
+    }
+
     /// The position of the batch that holds `offset`, or of the first one after it.
     fn locate(&mut self, offset: Offset) -> Result<Option<u64>, StorageError> {
         let segment = self.segment;
@@ -81,10 +131,8 @@ impl<'a> Lookup<'a> {
             return Ok((segment.size > 0).then_some(0));
         }
         let wanted = relative_within(segment.base, offset);
-        let before = self.indexes(INDEX, |indexes| {
-            indexes.offsets.last_position(|last, _| last <= wanted)
-        })?;
-        let mut at = before.map_or(0, u64::from);
+        let before = self.entry_position(|last, _| last <= wanted)?;
+        let mut at = before.unwrap_or(0);
         while at < segment.size {
             let header = self.header(at)?;
             if header.last_offset() >= offset {
@@ -125,8 +173,8 @@ impl Segment {
             // Headers are walked only behind the last index entry that lies inside.
             let below = u32::try_from(upto.0 - self.base.0).unwrap_or(u32::MAX);
             let inside = |last: u32, position: u32| last < below && u64::from(position) <= limit;
-            let jump = lookup.indexes(INDEX, |indexes| indexes.offsets.last_position(inside))?;
-            if let Some(jump) = jump.map(u64::from).filter(|jump| *jump > start) {
+            let jump = lookup.entry_position(inside)?;
+            if let Some(jump) = jump.filter(|jump| *jump > start) {
                 at = jump;
                 next = lookup.header(at)?.base_offset;
             }
@@ -159,8 +207,7 @@ impl Segment {
             return Ok(None);
         }
         let mut lookup = Lookup::begin(self, place, options)?;
-        let floor = lookup.indexes(TIME_INDEX, |indexes| indexes.times.floor(timestamp))?;
-        let floor = floor.map_or(self.base, |floor| self.base.plus(i64::from(floor)));
+        let floor = lookup.floor_of_time(timestamp)?;
         let Some(mut at) = lookup.locate(floor.max(from))? else {
             return Ok(None);
         };

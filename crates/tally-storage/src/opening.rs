@@ -39,6 +39,8 @@ pub(crate) struct Files {
     pub(crate) size: u64,
     pub(crate) options: LogOptions,
     pub(crate) maps: Arc<AtomicUsize>,
+    /// An entry of an index was found to be wrong: they are made anew.
+    pub(crate) doubted: bool,
 }
 
 impl Files {
@@ -50,8 +52,8 @@ impl Files {
             .read_at(&mut bytes[..len], position)
             .map_err(failed("read", &self.log))?;
         let header = batch::parse_header(&bytes[..read]);
-        sane(header, self.size - position, self.base, self.end)
-            .map_err(|reason| self.corrupt(position, &reason))
+        let left = self.size.saturating_sub(position);
+        sane(header, left, self.base, self.end).map_err(|reason| self.corrupt(position, &reason))
     }
 
     fn corrupt(&self, position: u64, reason: &str) -> StorageError {
@@ -86,6 +88,9 @@ impl Files {
         }
         let first = self.header(file, 0)?;
         let mut at = last.map_or(0, |(_, position)| u64::from(position));
+        if at >= self.size {
+            return Ok(None);
+        }
         let mut end = self.base;
         let limit = at + u64::from(self.options.index_interval_bytes).max(INDEX_LAG);
         while at < self.size {
@@ -107,9 +112,24 @@ impl Files {
     /// The indexes, made anew where they are missing, short or wrong.
     pub(crate) fn indexes(&self) -> Result<Indexes, StorageError> {
         let file = SegmentFile::open(&self.log).map_err(failed("open", &self.log))?;
-        match self.sound_indexes(&file)? {
-            Some(indexes) => Ok(indexes),
-            None => self.rebuild(&file),
+        match self.sound_indexes(&file) {
+            Ok(Some(indexes)) => Ok(indexes),
+            // A wrong entry leads to what is no batch: only a walk can tell whether the log is damaged or the index.
+            Ok(None) | Err(StorageError::Corrupt { .. }) => self.rebuild(&file),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The indexes made anew, of which an entry was wrong. `None` if it is the log that is damaged, and not everywhere:
+    /// what is good of it can still be found with the entries that are right.
+    fn mended_indexes(&self) -> Result<Option<Indexes>, StorageError> {
+        let file = SegmentFile::open(&self.log).map_err(failed("open", &self.log))?;
+        match self.rebuild(&file) {
+            Err(StorageError::Corrupt { path, reason }) => {
+                tracing::error!(path = %path.display(), reason, "a segment is damaged, its indexes can't be made anew");
+                Ok(None)
+            }
+            made => made.map(Some),
         }
     }
 
@@ -129,9 +149,15 @@ impl Files {
             .last()
             .map_or(0, |(_, position)| u64::from(position));
         let lag_limit = at + interval.max(INDEX_LAG);
-        let mut timed = true;
+        let mut timed = self.largest_is_true(file, &offsets, times.last())?;
+        let mut entry = offsets.last();
         while at < self.size {
             let header = self.header(file, at)?;
+            if let Some((last, _)) = entry.take()
+                && header.last_offset() != self.base.plus(i64::from(last))
+            {
+                return Ok(None);
+            }
             at += to_u64(header.size_bytes());
             if at > lag_limit && at < self.size {
                 break;
@@ -141,6 +167,56 @@ impl Files {
         }
         let complete = at >= self.size && timed;
         Ok(complete.then_some(Indexes { offsets, times }))
+    }
+
+    /// Whether the batch that the last entry of the time index names has that timestamp. The largest timestamp decides
+    /// over the deletion of the segment: it is not believed without.
+    fn largest_is_true(
+        &self,
+        file: &SegmentFile,
+        offsets: &OffsetIndex,
+        largest: Option<(i64, u32)>,
+    ) -> Result<bool, StorageError> {
+        let Some((timestamp, relative)) = largest else {
+            return Ok(true);
+        };
+        let wanted = self.base.plus(i64::from(relative));
+        let before = offsets.count(|last, _| last <= relative);
+        let mut at = before
+            .checked_sub(1)
+            .map_or((0, 0), |at| offsets.nth(at))
+            .1
+            .into();
+        while at < self.size {
+            let header = self.header(file, at)?;
+            if header.last_offset() >= wanted {
+                let is_it = header.last_offset() == wanted;
+                return Ok(is_it && recovery::indexed_timestamp(&header) == timestamp);
+            }
+            at += to_u64(header.size_bytes());
+        }
+        Ok(false)
+    }
+
+    /// The position of the last batch that ends at or below `wanted`, counted from the segment's base, as far as the offset
+    /// index knows. A wrong entry is passed over.
+    pub(crate) fn position_before(
+        &self,
+        offsets: &OffsetIndex,
+        wanted: u32,
+    ) -> Result<u64, StorageError> {
+        let file = SegmentFile::open(&self.log).map_err(failed("open", &self.log))?;
+        for at in (0..offsets.count(|last, _| last <= wanted)).rev() {
+            let (last, position) = offsets.nth(at);
+            match self.header(&file, u64::from(position)) {
+                Ok(header) if header.last_offset() == self.base.plus(i64::from(last)) => {
+                    return Ok(u64::from(position));
+                }
+                Ok(_) | Err(StorageError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
     }
 
     fn rebuild(&self, file: &SegmentFile) -> Result<Indexes, StorageError> {
@@ -214,6 +290,8 @@ pub(crate) struct Opened {
     pub(crate) map: Arc<Mapping>,
     /// `None`: they were there before.
     pub(crate) indexes: Option<Indexes>,
+    /// They were doubted, and made anew.
+    pub(crate) mended: bool,
 }
 
 enum State {
@@ -246,7 +324,13 @@ impl Opening {
     }
 
     fn open(&self) -> Result<Opened, StorageError> {
+        let mended = match self.with_indexes && self.files.doubted {
+            true => self.files.mended_indexes()?,
+            false => None,
+        };
+        let is_mended = mended.is_some();
         let indexes = match self.with_indexes {
+            true if is_mended => mended,
             true => {
                 for path in [&self.files.offsets, &self.files.times] {
                     // Read before they are looked at through their maps. A missing one is made.
@@ -259,6 +343,7 @@ impl Opening {
         Ok(Opened {
             map: self.files.map()?,
             indexes,
+            mended: is_mended,
         })
     }
 

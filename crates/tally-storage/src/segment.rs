@@ -88,6 +88,8 @@ pub(crate) struct Segment {
     map: RefCell<Option<Arc<Mapping>>>,
     indexes: RefCell<Option<Indexes>>,
     opening: RefCell<OpeningSlot>,
+    /// An entry of an index was found to be wrong.
+    doubted: Cell<bool>,
     /// What of it was appended lately.
     pub(crate) marks: Marks,
     /// Looked at since this was last asked.
@@ -118,6 +120,7 @@ impl Segment {
             map: RefCell::new(None),
             indexes: RefCell::new(None),
             opening: RefCell::default(),
+            doubted: Cell::new(false),
             marks: Marks::default(),
             used: Cell::new(false),
             rows: Rows::default(),
@@ -416,6 +419,7 @@ impl Segment {
             size: self.size,
             options: *options,
             maps: Arc::clone(place.maps),
+            doubted: self.doubted.get(),
         }
     }
 
@@ -473,7 +477,14 @@ impl Segment {
 
     /// Takes over what an opening made; the map, if it is large enough for what has been appended since.
     fn take(&self, opened: Opened) -> Option<Arc<Mapping>> {
-        let Opened { map, indexes } = opened;
+        let Opened {
+            map,
+            indexes,
+            mended,
+        } = opened;
+        if mended {
+            self.doubted.set(false);
+        }
         if let Some(indexes) = indexes {
             self.indexes.borrow_mut().get_or_insert(indexes);
         }
@@ -526,9 +537,31 @@ impl Segment {
         }
         let wanted = relative_within(self.base, offset);
         self.load_indexes(place, options)?;
-        let before =
-            self.with_indexes(|indexes| indexes.offsets.last_position(|last, _| last <= wanted));
-        Ok(before.map_or(0, u64::from))
+        let files = self.files(place, options);
+        self.with_indexes(|indexes| files.position_before(&indexes.offsets, wanted))
+    }
+
+    /// An index has an entry that is that of no batch. The indexes of a segment that is not written to any more are made
+    /// anew, which is tried once: elsewhere, as the error says. Otherwise lookups go on without that entry.
+    pub(crate) fn doubt_indexes(
+        &self,
+        place: Place<'_>,
+        options: &LogOptions,
+        kind: &str,
+    ) -> Result<(), StorageError> {
+        if self.doubted.replace(true) {
+            return Ok(());
+        }
+        let path = place.file(self.base, kind);
+        tracing::warn!(path = %path.display(), "an entry of an index leads to another batch than it says");
+        if self.tail.is_some() {
+            return Ok(());
+        }
+        let mut opening = self.opening.borrow_mut();
+        opening.end();
+        self.indexes.replace(None);
+        let wanted = opening.want(true, || self.files(place, options));
+        Err(Cold::segment(wanted).into())
     }
 
     /// Makes the indexes usable, ending whoever does so elsewhere. Waits for the disk: for the start and the first

@@ -5,17 +5,20 @@
 //! it, in every run of the tests on the stable toolchain.
 
 mod batches;
+mod indexes;
 mod place;
 mod segment;
 
 pub use self::batches::batch_view;
+pub use self::indexes::index_files;
 pub use self::segment::segment_recovery;
 
 /// A target: its name, which is that of its shell and of its part of the corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 2] = [
+pub const TARGETS: [Target; 3] = [
     ("batch_view", batch_view),
     ("segment_recovery", segment_recovery),
+    ("index_files", index_files),
 ];

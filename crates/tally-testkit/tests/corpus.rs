@@ -8,7 +8,7 @@ use tally_testkit::fuzz::{TARGETS, Target};
 use tally_testkit::seed::Seed;
 
 /// Changes of each file in an ordinary run.
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 40;
 /// Inputs do not grow beyond this.
 const INPUT_MAX: usize = 16 * 1024;
 
@@ -118,6 +118,11 @@ fn batch_view() {
 #[test]
 fn segment_recovery() {
     check(TARGETS[1]);
+}
+
+#[test]
+fn index_files() {
+    check(TARGETS[2]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cold;
 mod crash;
+mod damage;
 mod data_dir;
 mod full_disk;
 mod inspect;

@@ -13,7 +13,7 @@ use tally_storage::{DataDir, Entry, Journal, JournalState, LogOptions, SegmentJo
 
 /// Small segments and an index entry after every 300 bytes.
 pub(super) const OPTIONS: LogOptions = LogOptions {
-    segment_bytes: 4096,
+    segment_bytes: 2048,
     segment_ms: i64::MAX,
     segment_jitter_ms: 0,
     index_interval_bytes: 300,

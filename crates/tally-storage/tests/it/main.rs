@@ -9,5 +9,6 @@ mod inspect;
 mod journal;
 mod log_properties;
 mod meta;
+mod open_files;
 mod support;
 mod sync_journal;

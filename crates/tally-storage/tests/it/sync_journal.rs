@@ -45,7 +45,7 @@ impl Shards {
 }
 
 /// Appends a batch of two records.
-fn put(shard: &mut SegmentJournal, id: PartitionId, payload: usize) -> Ticket {
+pub(crate) fn put(shard: &mut SegmentJournal, id: PartitionId, payload: usize) -> Ticket {
     let base = shard.log_end(id);
     let bytes = Bytes::from(batch(base.0, 2, 1, 1000 + base.0, payload));
     shard.reserve(id, bytes.len()).expect("the disk has room");

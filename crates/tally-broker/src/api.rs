@@ -68,8 +68,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use tally_groups as groups;
 use tally_protocol::frame::{self, HeadError, RequestHead};
 use tally_protocol::ids::coordinator_partition;
@@ -77,7 +77,7 @@ use tally_protocol::request::FromBody;
 use tally_protocol::response::Piece;
 use tally_protocol::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, api_table};
 use tally_shard::{
-    Call, Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, Speaker, WaiterId,
+    Call, Calls, Inspected, Inspection, ReplyTo, ShardMessage, ShardReply, Speaker, WaiterId,
 };
 use tally_storage::Slice;
 use tally_transactions as transactions;
@@ -120,7 +120,12 @@ pub(crate) struct Client {
     number: u64,
     /// A request of this connection came too late (D-8): it is not answered, the connection is closed.
     overtaken: AtomicBool,
+    /// What the last few producers have asked their coordinator on this connection, oldest first (D-8).
+    carried: Mutex<Vec<(ProducerId, ProducerEpoch, Calls)>>,
 }
+
+/// Producers of one connection whose requests are kept in mind. A client has a connection for each of its producers.
+const CARRIED_MAX: usize = 8;
 
 /// What goes back for a request.
 #[derive(Debug)]
@@ -145,6 +150,7 @@ impl Client {
             client_id: None,
             number: waiter.0,
             overtaken: AtomicBool::new(false),
+            carried: Mutex::new(Vec::new()),
         }
     }
 
@@ -160,7 +166,41 @@ impl Client {
             producer_id,
             producer_epoch,
             connection: self.number,
+            carried: self.carry(call, producer_id, producer_epoch),
         }
+    }
+
+    /// Notes what is asked of the coordinator; returns all that this connection has carried for the producer.
+    fn carry(&self, call: Call, producer_id: ProducerId, producer_epoch: ProducerEpoch) -> Calls {
+        let mut carried = self
+            .carried
+            .lock()
+            .expect("nobody panics while holding this lock");
+        let of_producer = carried
+            .iter_mut()
+            .find(|(id, epoch, _)| (*id, *epoch) == (producer_id, producer_epoch));
+        let is_asked = matches!(call, Call::AddPartitions | Call::AddOffsets | Call::EndTxn);
+        match of_producer {
+            Some((_, _, calls)) if is_asked => {
+                *calls = calls.with(call);
+                *calls
+            }
+            Some((_, _, calls)) => *calls,
+            None if is_asked => {
+                if carried.len() >= CARRIED_MAX {
+                    carried.remove(0);
+                }
+                let calls = Calls::default().with(call);
+                carried.push((producer_id, producer_epoch, calls));
+                calls
+            }
+            None => Calls::default(),
+        }
+    }
+
+    /// A request of this connection came too late (D-8).
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.overtaken.load(Ordering::Relaxed)
     }
 
     /// The client id of the last request; empty if there was none.
@@ -365,9 +405,9 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         api_table::API_VERSIONS => return api_versions::answer(node, &head, &body),
         _ => dispatch(node, client, &head, body.freeze()).await,
     };
-    if client.overtaken.load(Ordering::Relaxed) {
+    if client.is_overtaken() {
         return Answer::Close(format!(
-            "{} of a producer that has spoken on a newer connection since",
+            "W2103 {} of a producer that has spoken on a newer connection since",
             head.api.name
         ));
     }

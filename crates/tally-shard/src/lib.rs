@@ -33,6 +33,6 @@ pub use message::{
     MarkerTarget, OffsetLookup, OffsetQuery, Outbox, Outgoing, PartitionRole, PartitionSettings,
     ReadOutcome, ReadRequest, ReplyTo, ShardMessage, ShardReply, TransactionRequest, WaiterId,
 };
-pub use ordered_sessions::{Call, Speaker};
+pub use ordered_sessions::{Call, Calls, Speaker};
 pub use retention::RetentionSettings;
 pub use shard::{Owed, Shard, ShardSettings};

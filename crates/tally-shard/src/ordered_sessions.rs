@@ -6,6 +6,11 @@
 //! are numbered in the order in which they were accepted; a request that comes on a lower number than one which this
 //! producer has used for the same kind of request was sent before that one, and its sender no longer waits for it.
 //!
+//! A client may use one connection for its coordinator and another one for its partitions, so kinds are ordered apart. But
+//! a connection that carried several kinds for a producer, and was left for a newer one with some of them, was left with
+//! all of them: that is what finds a batch that comes after the next transaction has added its partition and before it has
+//! sent a batch of its own.
+//!
 //! Invariants:
 //! - it only ever holds back what came on an older connection: a client that speaks on one connection, or on a new one
 //!   after each failure, is never refused;
@@ -18,8 +23,7 @@ use tally_protocol::{PartitionId, ProducerEpoch, ProducerId, SeededMap};
 /// Speakers remembered in one generation; there are two, of about 64 bytes for each speaker.
 const GENERATION_MAX: usize = 32 * 1024;
 
-/// A kind of request. A client may use one connection for its coordinator and another one for its partitions, so each
-/// kind is ordered by itself.
+/// A kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Call {
     /// A transactional Produce before version 12.
@@ -45,6 +49,37 @@ pub struct Speaker {
     pub producer_epoch: ProducerEpoch,
     /// The number of the connection, in accept order.
     pub connection: u64,
+    /// What this connection has carried for the same producer and epoch before.
+    pub carried: Calls,
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Calls(u8);
+
+impl Calls {
+    /// The kinds that a transaction's coordinator is asked.
+    const OF_COORDINATOR: [Call; 3] = [Call::AddPartitions, Call::AddOffsets, Call::EndTxn];
+
+    /// With one more.
+    #[must_use]
+    pub fn with(self, call: Call) -> Calls {
+        Calls(self.0 | Calls::bit(call))
+    }
+
+    fn has(self, call: Call) -> bool {
+        self.0 & Calls::bit(call) != 0
+    }
+
+    fn bit(call: Call) -> u8 {
+        match call {
+            Call::Produce => 1,
+            Call::AddPartitions => 2,
+            Call::AddOffsets => 4,
+            Call::EndTxn => 8,
+            Call::CommitOffsets => 16,
+        }
+    }
 }
 
 type Key = (PartitionId, Call, ProducerId, ProducerEpoch);
@@ -75,12 +110,10 @@ impl OrderedSessions {
 
     /// Notes that `speaker` has spoken to the partition `id`. `false`: it was overtaken by itself on a newer connection.
     pub(crate) fn admit(&mut self, id: PartitionId, speaker: &Speaker) -> bool {
-        let key = (
-            id,
-            speaker.call,
-            speaker.producer_id,
-            speaker.producer_epoch,
-        );
+        if self.is_left(id, speaker) {
+            return false;
+        }
+        let key = key(id, speaker, speaker.call);
         if let Some(highest) = self.young.get_mut(&key) {
             if speaker.connection < *highest {
                 return false;
@@ -96,6 +129,23 @@ impl OrderedSessions {
         self.young.insert(key, highest);
         highest == speaker.connection
     }
+
+    /// Whether the producer has asked its coordinator, which `id` is, on a newer connection for something that it used to
+    /// ask on this one.
+    pub(crate) fn is_left(&self, id: PartitionId, speaker: &Speaker) -> bool {
+        let mut carried = Calls::OF_COORDINATOR
+            .into_iter()
+            .filter(|call| speaker.carried.has(*call));
+        carried.any(|call| {
+            let key = key(id, speaker, call);
+            let highest = self.young.get(&key).or_else(|| self.old.get(&key));
+            highest.is_some_and(|highest| speaker.connection < *highest)
+        })
+    }
+}
+
+fn key(id: PartitionId, speaker: &Speaker, call: Call) -> Key {
+    (id, call, speaker.producer_id, speaker.producer_epoch)
 }
 
 #[cfg(test)]
@@ -114,6 +164,7 @@ mod tests {
             producer_id: ProducerId(producer),
             producer_epoch: ProducerEpoch(epoch),
             connection,
+            carried: Calls::default(),
         }
     }
 
@@ -136,6 +187,33 @@ mod tests {
         assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 1, 5)));
         let other = PartitionId { index: 1, ..ID };
         assert!(guard.admit(other, &speaker(Call::EndTxn, 1, 0, 5)));
+    }
+
+    #[test]
+    fn d8_a_connection_that_was_left_for_one_kind_was_left_for_all_that_it_carried() {
+        let mut guard = OrderedSessions::new(1);
+        let carried = Calls::default().with(Call::AddPartitions);
+        let batch = |connection, carried| Speaker {
+            carried,
+            ..speaker(Call::Produce, 1, 0, connection)
+        };
+        assert!(guard.admit(ID, &speaker(Call::AddPartitions, 1, 0, 5)));
+        assert!(!guard.is_left(ID, &batch(5, carried)));
+        assert!(guard.admit(ID, &speaker(Call::EndTxn, 1, 0, 8)));
+        assert!(!guard.is_left(ID, &batch(5, carried)), "not for this kind");
+        assert!(guard.admit(ID, &speaker(Call::AddPartitions, 1, 0, 8)));
+        assert!(guard.is_left(ID, &batch(5, carried)));
+        assert!(!guard.is_left(ID, &batch(8, carried)));
+        let apart = batch(5, Calls::default().with(Call::Produce));
+        assert!(
+            !guard.is_left(ID, &apart),
+            "a connection for its partitions alone"
+        );
+        let late = Speaker {
+            carried,
+            ..speaker(Call::AddOffsets, 1, 0, 5)
+        };
+        assert!(!guard.admit(ID, &late));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::message::{
     Outbox, Outgoing, PartitionSettings, ReplyTo, ShardMessage, ShardReply, TransactionRequest,
     Unread,
 };
-use crate::ordered_sessions::OrderedSessions;
+use crate::ordered_sessions::{Call, OrderedSessions, Speaker};
 use crate::partition::{Bounds, Partition};
 use crate::recovery;
 use crate::waiting::{Held, Waiting};
@@ -214,7 +214,7 @@ impl Shard {
                 message,
                 to,
             } => {
-                if !self.ordered_sessions.admit(id, &speaker) {
+                if !self.is_in_order(id, &speaker, &message) {
                     self.reply(to, ShardReply::Overtaken);
                 } else if let ShardMessage::Transaction { command, to } = *message {
                     let ending = TransactionRequest {
@@ -445,6 +445,16 @@ impl Shard {
             | ShardMessage::FindEpochEnd { .. }
             | ShardMessage::DeleteRecords { .. }
             | ShardMessage::DescribeProducers { .. } => unreachable!("handled before"),
+        }
+    }
+
+    /// D-8. The coordinator's word on a batch or an offset is not a request of its own kind: nothing is noted.
+    fn is_in_order(&mut self, id: PartitionId, speaker: &Speaker, message: &ShardMessage) -> bool {
+        match (speaker.call, message) {
+            (Call::Produce | Call::CommitOffsets, ShardMessage::Transaction { .. }) => {
+                !self.ordered_sessions.is_left(id, speaker)
+            }
+            _ => self.ordered_sessions.admit(id, speaker),
         }
     }
 

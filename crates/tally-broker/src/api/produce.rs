@@ -85,7 +85,11 @@ pub(crate) async fn answer(
         for part in &mut parts {
             check_place(version, part);
         }
-        join_transaction(node, version, transactional_id, &mut parts).await;
+        join_transaction(node, client, version, transactional_id, &mut parts).await;
+        if client.is_overtaken() {
+            // The connection is closed; nothing of a request that came too late is appended.
+            return Answer::Nothing;
+        }
         for part in &mut parts {
             check_batch(node, client, version, acks, part);
         }
@@ -189,6 +193,7 @@ fn check_place(version: i16, part: &mut Part) {
 /// P-5 and P-6: one transaction a request; its partitions join it or are verified.
 async fn join_transaction(
     node: &Node,
+    client: &Client,
     version: i16,
     transactional_id: Option<Arc<str>>,
     parts: &mut [Part],
@@ -213,6 +218,7 @@ async fn join_transaction(
         transactional_id,
         producer_id: pair.0,
         producer_epoch: pair.1,
+        call: Call::Produce,
         flow: if version >= 12 { Flow::Tv2 } else { Flow::Tv1 },
     };
     let mut asking = Vec::new();
@@ -240,7 +246,7 @@ async fn join_transaction(
     if names.is_empty() {
         return;
     }
-    let codes = transaction::ask_coordinator(node, &participant, names).await;
+    let codes = transaction::ask_coordinator(node, client, &participant, names).await;
     for (at, code) in asking.into_iter().zip(codes) {
         if code.is_none() {
             continue;

@@ -1,14 +1,14 @@
 //! What Produce and TxnOffsetCommit have in common: the coordinator's word before a partition takes part in a
 //! transaction (exactly-once.md 3.5).
 
-use crate::api::Node;
+use crate::api::{Client, Node};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tally_producer_state as producers;
 use tally_producer_state::{Guard, Verification};
 use tally_protocol::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, Sequence};
-use tally_shard::{ShardMessage, ShardReply};
+use tally_shard::{Call, ShardMessage, ShardReply};
 use tally_transactions as transactions;
 use tally_transactions::{Command, Response, TopicPartition};
 
@@ -26,6 +26,8 @@ pub(crate) struct Participant {
     pub(crate) transactional_id: Arc<str>,
     pub(crate) producer_id: ProducerId,
     pub(crate) producer_epoch: ProducerEpoch,
+    /// What it asks for.
+    pub(crate) call: Call,
     /// Tv2 adds the partition to the transaction, Tv1 only asks whether it is in (V-2).
     pub(crate) flow: producers::Flow,
 }
@@ -77,12 +79,13 @@ pub(crate) fn refused(
 /// Second step: asks the coordinator about `partitions`; one code for each, those of the newest version.
 pub(crate) async fn ask_coordinator(
     node: &Node,
+    client: &Client,
     participant: &Participant,
     partitions: Vec<TopicPartition>,
 ) -> Vec<ErrorCode> {
     let count = partitions.len();
     let codes = match participant.flow {
-        producers::Flow::Tv1 => verify(node, participant, partitions).await,
+        producers::Flow::Tv1 => verify(node, client, participant, partitions).await,
         producers::Flow::Tv2 => vec![add(node, participant, partitions).await; count],
     };
     // The gap that V-5 is about.
@@ -101,6 +104,7 @@ async fn pause(point: &str) {
 
 async fn verify(
     node: &Node,
+    client: &Client,
     participant: &Participant,
     partitions: Vec<TopicPartition>,
 ) -> Vec<ErrorCode> {
@@ -110,8 +114,14 @@ async fn verify(
         producer_epoch: participant.producer_epoch,
         partitions: partitions.clone(),
     };
+    // D-8: after a next transaction has added the partition, only the connection tells its first batch from a late one.
+    let speaker = client.speaker(
+        participant.call,
+        participant.producer_id,
+        participant.producer_epoch,
+    );
     match node
-        .transaction(&participant.transactional_id, command)
+        .transaction_in_order(client, speaker, &participant.transactional_id, command)
         .await
     {
         Ok(Response::VerifyPartitions(Ok(codes))) => {

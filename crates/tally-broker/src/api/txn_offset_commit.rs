@@ -114,6 +114,7 @@ async fn commit(
         transactional_id: Arc::from(request.transactional_id.as_str()),
         producer_id: ProducerId(request.producer_id.0),
         producer_epoch: ProducerEpoch(request.producer_epoch),
+        call: Call::CommitOffsets,
         flow: if version >= 5 { Flow::Tv2 } else { Flow::Tv1 },
     };
     let guard = transaction::begin(node, partition, &participant, Sequence::NONE).await?;
@@ -122,7 +123,7 @@ async fn commit(
             topic: Arc::from(CONSUMER_OFFSETS),
             partition: index,
         };
-        let codes = transaction::ask_coordinator(node, &participant, vec![name]).await;
+        let codes = transaction::ask_coordinator(node, client, &participant, vec![name]).await;
         if let Some(code) = codes.into_iter().find(|code| !code.is_none()) {
             transaction::refused(node, partition, &participant, guard, code);
             return Err(code);

@@ -106,6 +106,31 @@ fn x123_a_delayed_batch_does_not_join_the_next_transaction() {
     assert_eq!(world.rc(0).committed().len(), 2);
 }
 
+/// The moment between the next transaction's AddPartitionsToTxn and its first batch, when its own batches say nothing yet.
+#[test]
+fn x123_a_delayed_batch_does_not_come_before_the_next_transactions_first() {
+    let mut world = World::new();
+    let a = world.ipi();
+    assert_eq!(world.apt(a), 0);
+    assert_eq!(world.td9(a, 0, 1), At(0));
+    let mut older = go_on_over_a_new_connection(&mut world);
+    assert_eq!(world.abort4(a), 0);
+    world.expect_lso(2);
+    assert_eq!(world.apt(a), 0);
+    let late = try_produce(&mut older, &world, a, 1);
+    if world.is_kafka {
+        // A record of the aborted transaction, and the next one's own record is taken for its repetition.
+        assert_eq!(late, Some(0));
+        assert_eq!(world.td9(a, 1, 1), At(2));
+        return;
+    }
+    assert_eq!(late, None);
+    assert_eq!(world.td9(a, 1, 1), At(2), "its own record");
+    assert_eq!(world.commit4(a), 0);
+    assert_eq!(world.rc(0).committed().len(), 1);
+    assert_eq!(world.leo(), 4);
+}
+
 #[test]
 fn d8_delayed_additions_are_dropped() {
     let mut world = World::new();

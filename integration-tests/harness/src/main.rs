@@ -14,8 +14,10 @@ mod api;
 mod broker;
 mod client;
 mod flights;
+mod holding;
 mod journal;
 mod judge;
+mod overtake;
 mod plan;
 mod process;
 mod proxy;
@@ -23,6 +25,8 @@ mod reader;
 mod report;
 mod rng;
 mod run;
+mod steps;
+mod transaction_state;
 mod trap;
 
 use broker::Kind;
@@ -46,6 +50,8 @@ struct Cli {
 enum Command {
     /// One run of the job
     Run(Box<Options>),
+    /// Requests that arrive too late, with one client against one broker
+    Overtake(Box<OvertakeOptions>),
     /// Turn flights-200k.json into the data file of the job
     PrepareData { json: PathBuf, out: PathBuf },
     /// Print the head of the table that runs print the lines of
@@ -94,9 +100,38 @@ struct Options {
     control: Option<Control>,
 }
 
+#[derive(Args)]
+struct OvertakeOptions {
+    /// Name of the client, for the report
+    #[arg(long)]
+    client: String,
+    /// Command line that starts the client's programs
+    #[arg(long)]
+    cmd: String,
+    /// The tally binary
+    #[arg(long, required_unless_present = "reference")]
+    broker: Option<PathBuf>,
+    /// Command that runs another broker, taking --data, --port-file, --advertise and --property
+    #[arg(long, conflicts_with = "broker")]
+    reference: Option<String>,
+    /// Directory for the broker's data and all logs; must be new or empty
+    #[arg(long)]
+    workdir: PathBuf,
+    /// Only this request, by its name; may be repeated
+    #[arg(long = "late", value_name = "API")]
+    late: Vec<String>,
+    /// This request must do damage when it comes late: a control, or a gap that is known; may be repeated
+    #[arg(long, value_name = "API")]
+    damaging: Vec<String>,
+    /// Seconds after which the run has failed
+    #[arg(long, default_value_t = 600)]
+    deadline: u64,
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(options) => run(&options),
+        Command::Overtake(options) => overtake(&options),
         Command::PrepareData { json, out } => flights::prepare(&json, &out).map(|count| {
             println!("{count} records");
             true
@@ -128,14 +163,7 @@ fn run(options: &Options) -> Result<bool> {
     };
     let setup = Setup {
         command: options.cmd.clone(),
-        broker: match (&options.broker, &options.reference) {
-            (Some(path), _) => Kind::Tally(
-                path.canonicalize()
-                    .with_context(|| format!("no {}", path.display()))?,
-            ),
-            (None, Some(command)) => Kind::Reference(command.clone()),
-            (None, None) => bail!("--broker or --reference is needed"),
-        },
+        broker: kind(options.broker.as_deref(), options.reference.as_deref())?,
         data: options.data.canonicalize()?,
         workdir,
         batch: options.batch,
@@ -179,6 +207,63 @@ fn run(options: &Options) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+fn kind(broker: Option<&Path>, reference: Option<&str>) -> Result<Kind> {
+    Ok(match (broker, reference) {
+        (Some(path), _) => Kind::Tally(
+            path.canonicalize()
+                .with_context(|| format!("no {}", path.display()))?,
+        ),
+        (None, Some(command)) => Kind::Reference(command.to_owned()),
+        (None, None) => bail!("--broker or --reference is needed"),
+    })
+}
+
+fn cases_named(names: &[String]) -> Result<Vec<api::Api>> {
+    let named = |name: &String| {
+        let mut cases = overtake::CASES.into_iter();
+        cases
+            .find(|case| case.to_string() == *name)
+            .with_context(|| format!("{name} is none of {:?}", overtake::CASES))
+    };
+    names.iter().map(named).collect()
+}
+
+fn overtake(options: &OvertakeOptions) -> Result<bool> {
+    let workdir = empty_directory(&options.workdir)?;
+    let setup = overtake::Setup {
+        client: options.client.clone(),
+        command: options.cmd.clone(),
+        broker: kind(options.broker.as_deref(), options.reference.as_deref())?,
+        workdir: workdir.clone(),
+        cases: if options.late.is_empty() {
+            overtake::CASES.to_vec()
+        } else {
+            cases_named(&options.late)?
+        },
+        damaging: cases_named(&options.damaging)?,
+    };
+    println!("{}", overtake::HEAD);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = overtake::run(setup) => outcome,
+            () = tokio::time::sleep(Duration::from_secs(options.deadline)) => bail!("not done after {} s", options.deadline),
+            () = interrupted() => bail!("interrupted"),
+        }
+    });
+    runtime.shutdown_background();
+    if !matches!(outcome, Ok(true)) {
+        report::print_logs(&workdir);
+        eprintln!("logs are in {}", workdir.display());
+    }
+    if let Err(error) = &outcome {
+        eprintln!("{}: {error:#}", options.client);
+    }
+    Ok(outcome.unwrap_or(false))
 }
 
 /// SIGINT or SIGTERM: end all processes that were started, instead of leaving them behind.

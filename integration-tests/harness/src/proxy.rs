@@ -220,7 +220,7 @@ impl Connection {
 }
 
 /// A whole frame with its length in front, or nothing when the connection ended.
-async fn read_frame(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+pub(crate) async fn read_frame(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     from.read_exact(&mut length).await.ok()?;
     let size_bytes = usize::try_from(i32::from_be_bytes(length))

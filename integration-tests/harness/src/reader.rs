@@ -34,10 +34,17 @@ fn config(bootstrap: &str) -> ClientConfig {
 
 /// Creates the three topics.
 pub(crate) async fn create_topics(bootstrap: &str) -> Result<()> {
+    let names = [INPUT, OUTPUT, COUNTS].map(str::to_owned);
+    create(bootstrap, &names, i32::try_from(PARTITIONS)?).await
+}
+
+/// Creates topics that are not there yet.
+pub(crate) async fn create(bootstrap: &str, names: &[String], partitions: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
-    let partitions = i32::try_from(PARTITIONS)?;
-    let topics = [INPUT, OUTPUT, COUNTS]
-        .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1)));
+    let topics: Vec<_> = names
+        .iter()
+        .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1)))
+        .collect();
     let options = AdminOptions::new()
         .request_timeout(Some(CALL_TIMEOUT))
         .operation_timeout(Some(CALL_TIMEOUT));
@@ -102,20 +109,49 @@ pub(crate) fn read_all(bootstrap: &str) -> Result<Evidence> {
     })
 }
 
+/// The values of a topic, as read_committed has them.
+pub(crate) fn read_values(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<String>> {
+    let records = read_partitions(bootstrap, topic, partitions)?;
+    Ok(records.into_iter().map(|record| record.value).collect())
+}
+
+/// A group's committed offset of partition 0; 0 when there is none.
+pub(crate) fn committed_offset(bootstrap: &str, group: &str, topic: &str) -> Result<i64> {
+    let consumer: BaseConsumer = config(bootstrap)
+        .set("group.id", group)
+        .set("isolation.level", "read_committed")
+        .create()?;
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(topic, 0);
+    until(READ_DEADLINE, || {
+        let committed = consumer.committed_offsets(wanted.clone(), CALL_TIMEOUT)?;
+        let element = &committed.elements()[0];
+        element.error()?;
+        match element.offset() {
+            Offset::Offset(offset) => Ok(offset),
+            _ => Ok(0),
+        }
+    })
+}
+
 fn read_topic(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
-    wait_until_stable(bootstrap, topic)?;
+    read_partitions(bootstrap, topic, i32::try_from(PARTITIONS)?)
+}
+
+fn read_partitions(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<Record>> {
+    wait_until_stable(bootstrap, topic, partitions)?;
     let consumer: BaseConsumer = config(bootstrap)
         .set("group.id", "judge")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
         .create()?;
     let mut start = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        start.add_partition_offset(topic, i32::try_from(partition)?, Offset::Beginning)?;
+    for partition in 0..partitions {
+        start.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&start)?;
     let mut records = Vec::new();
-    let mut unfinished: Vec<i32> = (0..i32::try_from(PARTITIONS)?).collect();
+    let mut unfinished: Vec<i32> = (0..partitions).collect();
     let mut deadline = Instant::now() + READ_DEADLINE;
     while !unfinished.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
@@ -137,13 +173,12 @@ fn read_topic(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
 }
 
 /// The last stable offset of each partition must be its end: then nothing is open, and the end under read_committed is final.
-fn wait_until_stable(bootstrap: &str, topic: &str) -> Result<()> {
+fn wait_until_stable(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
     let end = |isolation: &str| -> Result<Vec<i64>> {
         let consumer: BaseConsumer = config(bootstrap)
             .set("isolation.level", isolation)
             .create()?;
-        let partitions = 0..i32::try_from(PARTITIONS)?;
-        partitions
+        (0..partitions)
             .map(|p| Ok(consumer.fetch_watermarks(topic, p, CALL_TIMEOUT)?.1))
             .collect()
     };

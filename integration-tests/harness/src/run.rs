@@ -18,6 +18,7 @@ use crate::client::{Client, Role, Running, Said};
 use crate::flights::Flights;
 use crate::journal::Journal;
 use crate::judge::{Findings, judge};
+use crate::overtake::REFUSAL;
 use crate::plan::{Control, Fault, PROCESSORS, Step, Target};
 use crate::process::Groups;
 use crate::proxy::{Proxy, Sprung};
@@ -413,6 +414,7 @@ impl Run {
         .await??;
         self.outcome.findings.add(found);
         self.outcome.transactions = self.proxy.seen(END_TXN);
+        self.look_for_refusals()?;
         self.look_for_what_did_not_happen();
         if self.setup.expect_clean_stop {
             match self.broker.stop().await {
@@ -448,6 +450,18 @@ impl Run {
                     "processor {slot}, instance {start} does not end after SIGTERM"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// No client sends on an older connection what it has sent on a newer one: the ordered-session guard refuses nobody.
+    fn look_for_refusals(&mut self) -> Result<()> {
+        let log = std::fs::read_to_string(self.setup.workdir.join("broker.log"))?;
+        let refused = log.lines().filter(|line| line.contains(REFUSAL)).count();
+        if refused > 0 {
+            self.outcome
+                .findings
+                .other(format!("{refused} requests were taken for late ones"));
         }
         Ok(())
     }

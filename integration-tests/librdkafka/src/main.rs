@@ -10,6 +10,7 @@ mod feeder;
 mod flights;
 mod owned;
 mod processor;
+mod steps;
 mod transaction;
 
 /// Exit code that asks the harness for a fresh process with the same transactional id.
@@ -28,6 +29,8 @@ enum Role {
     Feeder(feeder::Options),
     /// Read, process and write in transactions, as a member of a group.
     Processor(processor::Options),
+    /// Do one transactional step at a time, as told on standard input.
+    Steps(steps::Options),
 }
 
 /// Why a process cannot go on as it is.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().role {
         Role::Feeder(options) => feeder::run(&options),
         Role::Processor(options) => processor::run(&options),
+        Role::Steps(options) => steps::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

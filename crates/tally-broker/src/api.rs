@@ -394,6 +394,12 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         }
         Err(error) => return Answer::Close(error.to_string()),
     };
+    if head.api_version > head.api.listed_max(node.config.unstable_api_versions) {
+        return Answer::Close(format!(
+            "{} version {} is not switched on",
+            head.api.name, head.api_version
+        ));
+    }
     let client_id = head.client_id(&frame);
     if client_id != client.client_id.as_deref() {
         client.client_id = client_id.map(Arc::from);

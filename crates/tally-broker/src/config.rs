@@ -231,6 +231,10 @@ pub struct BrokerConfig {
     pub shards: Option<usize>,
     /// `tally.transaction.version`: 0 to 2.
     pub transaction_version: i16,
+    /// `unstable.api.versions.enable`, or implied by two-phase commit: InitProducerId 6 is served.
+    pub unstable_api_versions: bool,
+    /// `transaction.two.phase.commit.enable` (KIP-939).
+    pub two_phase_commit: bool,
     /// `tally.guard.ordered.sessions` (D-8).
     pub guard_ordered_sessions: bool,
     /// `tally.clamp.replication.factor`.
@@ -334,6 +338,9 @@ impl BrokerConfig {
             durability: durability(&values)?,
             shards: (shards > 0).then_some(shards),
             transaction_version: values.short("tally.transaction.version"),
+            unstable_api_versions: values.boolean("unstable.api.versions.enable")
+                || values.boolean("transaction.two.phase.commit.enable"),
+            two_phase_commit: values.boolean("transaction.two.phase.commit.enable"),
             guard_ordered_sessions: values.boolean("tally.guard.ordered.sessions"),
             clamp_replication_factor: values.boolean("tally.clamp.replication.factor"),
             num_partitions: values.int("num.partitions"),

@@ -33,8 +33,8 @@ fn row(api: &Api) -> String {
         NEVER => "never".to_owned(),
         version => version.to_string(),
     };
-    let announced = range(api.listed_min, api.max);
-    let served = range(api.min, api.max);
+    let announced = range(api.listed_min, api.listed_max(false));
+    let served = range(api.min, api.listed_max(false));
     format!(
         "| {} | {} | {announced} | {served} | {flexible} |",
         api.key, api.name

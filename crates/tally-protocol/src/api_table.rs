@@ -5,10 +5,10 @@
 //! alone is listed from a version (0) that is not served, because librdkafka before 2.11.1 turns compression off
 //! without it (KAFKA-18659).
 //!
-//! Five rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
+//! Six rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
 //! request is read by [`crate::request::parse_api_versions`]; its response has the layout of 4. The requests of
 //! OffsetCommit 10 and OffsetFetch 10 are read by hand in [`crate::request::FromBody`]; their responses are the crate's. So it is
-//! with WriteTxnMarkers 2, whose request becomes [`crate::request::WriteTxnMarkersRequest`].
+//! with InitProducerId 6 (KIP-939, unstable in Kafka 4.3.1) and with WriteTxnMarkers 2, whose request becomes [`crate::request::WriteTxnMarkersRequest`].
 
 /// The `flexible_from` of an API that never became flexible.
 pub const NEVER: i16 = i16::MAX;
@@ -125,8 +125,10 @@ pub struct Api {
     pub listed_min: i16,
     /// The lowest version served; below it the connection is closed.
     pub min: i16,
-    /// The highest version served and announced.
+    /// The highest version served, and announced unless it is unstable.
     pub max: i16,
+    /// The first version that Kafka calls unstable, or [`NEVER`]: served and announced only where that is switched on.
+    pub unstable_from: i16,
     /// The first version with the flexible encoding, or [`NEVER`].
     pub flexible_from: i16,
     /// The largest frame in bytes; `None`: `socket.request.max.bytes` decides.
@@ -157,7 +159,10 @@ pub static APIS: &[Api] = &[
     api(CREATE_TOPICS, "CreateTopics", 2, 7, 5),
     api(DELETE_TOPICS, "DeleteTopics", 1, 6, 4),
     api(DELETE_RECORDS, "DeleteRecords", 0, 2, 2),
-    api(INIT_PRODUCER_ID, "InitProducerId", 0, 5, 2),
+    Api {
+        unstable_from: 6,
+        ..api(INIT_PRODUCER_ID, "InitProducerId", 0, 6, 2)
+    },
     api(OFFSET_FOR_LEADER_EPOCH, "OffsetForLeaderEpoch", 2, 4, 4),
     api(ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn", 0, 5, 3),
     api(ADD_OFFSETS_TO_TXN, "AddOffsetsToTxn", 0, 4, 3),
@@ -223,6 +228,7 @@ const fn api(key: i16, name: &'static str, min: i16, max: i16, flexible_from: i1
         listed_min: min,
         min,
         max,
+        unstable_from: NEVER,
         flexible_from,
         request_bytes_max: Some(REQUEST_BYTES_MAX),
     }
@@ -241,6 +247,16 @@ impl Api {
     #[must_use]
     pub const fn serves(&self, version: i16) -> bool {
         self.min <= version && version <= self.max
+    }
+
+    /// The highest version announced.
+    #[must_use]
+    pub const fn listed_max(&self, unstable_is_on: bool) -> i16 {
+        if unstable_is_on || self.max < self.unstable_from {
+            self.max
+        } else {
+            self.unstable_from - 1
+        }
     }
 
     /// Whether `version` uses the flexible encoding (KIP-482).
@@ -292,6 +308,8 @@ mod tests {
         for api in APIS {
             assert_eq!(lookup(api.key), Some(api));
             assert!(api.listed_min <= api.min && api.min <= api.max);
+            assert!(api.listed_max(false) <= api.listed_max(true));
+            assert_eq!(api.listed_max(true), api.max);
         }
         for key in [-1, 4, 5, 6, 7, 68, 69, 71, 72, 200, i16::MAX, i16::MIN] {
             assert_eq!(lookup(key), None, "{key}");
@@ -305,7 +323,9 @@ mod tests {
             let valid = key.valid_versions();
             assert_eq!(valid.min, api.min, "{}", api.name);
             for version in api.min..=api.max {
-                assert!(api.crate_version(version) <= valid.max, "{}", api.name);
+                let is_read_here = api.key == INIT_PRODUCER_ID && version == 6;
+                let is_known = api.crate_version(version) <= valid.max;
+                assert!(is_known || is_read_here, "{}", api.name);
                 let request_header = if api.is_flexible(version) { 2 } else { 1 };
                 assert_eq!(key.request_header_version(version), request_header);
                 let response_header = i16::from(api.response_header_is_flexible(version));

@@ -161,7 +161,14 @@ static CREATE_TOPICS: &[Field] = &[
 ];
 static DELETE_TOPICS: &[Field] = &[array(&[TEXT, UUID]).since(6), TEXTS.until(5), I32];
 static DELETE_RECORDS: &[Field] = &[array(&[TEXT, array(&[I32, I64])]), I32];
-static INIT_PRODUCER_ID: &[Field] = &[TEXT, I32, I64.since(3), I16.since(3)];
+static INIT_PRODUCER_ID: &[Field] = &[
+    TEXT,
+    I32,
+    I64.since(3),
+    I16.since(3),
+    I8.since(6),
+    I8.since(6),
+];
 static OFFSET_FOR_LEADER_EPOCH: &[Field] = &[I32.since(3), array(&[TEXT, array(&[I32, I32, I32])])];
 static ADD_PARTITIONS_TO_TXN: &[Field] = &[
     array(&[TEXT, I64, I16, I8, array(&[TEXT, I32S])]).since(4),

@@ -26,10 +26,13 @@ impl TransactionCoordinator {
         if phase == Phase::Ending {
             return Err(ErrorCode::ConcurrentTransactions); // before pid and epoch: the next transaction must wait (B-7)
         }
+        if producer == transitions::client_pair(value) && transitions::is_prepared(value) {
+            return Err(ErrorCode::InvalidTxnState); // KIP-939: whom it was handed to may only end it
+        }
         if value.producer_id != producer.0 {
             return Err(ErrorCode::InvalidProducerIdMapping);
         }
-        if value.producer_epoch != producer.1 {
+        if value.producer_epoch != producer.1 || transitions::is_prepared(value) {
             return Err(ErrorCode::ProducerFenced);
         }
         if phase == Phase::Ongoing && transitions::contains_all(value, partitions) {
@@ -54,7 +57,7 @@ impl TransactionCoordinator {
             .get(transactional_id)
             .filter(|value| value.producer_id == producer.0)
             .ok_or(ErrorCode::InvalidProducerIdMapping)?;
-        if value.producer_epoch != producer.1 {
+        if value.producer_epoch != producer.1 || transitions::is_prepared(value) {
             return Err(ErrorCode::ProducerFenced);
         }
         if Phase::of(value) == Phase::Ending {

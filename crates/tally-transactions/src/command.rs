@@ -89,6 +89,15 @@ pub struct TopicPartition {
     pub partition: i32,
 }
 
+/// What an InitProducerId v6 asks for besides (KIP-939).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TwoPhase {
+    /// Its transactions are decided from outside: they never time out (I-24).
+    pub is_enabled: bool,
+    /// An open transaction is not aborted: it is handed over to be ended.
+    pub keeps_prepared: bool,
+}
+
 /// What the coordinator can be asked or told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -100,6 +109,17 @@ pub enum Command {
         timeout_ms: i32,
         /// The pair the client believes to hold (v3+), both or none (I-1 is the broker's).
         expected: Option<(ProducerId, ProducerEpoch)>,
+    },
+    /// InitProducerId of a producer whose transactions an outside coordinator decides (v6, KIP-939).
+    InitTwoPhase {
+        /// The id.
+        transactional_id: Arc<str>,
+        /// The transaction timeout the client asks for.
+        timeout_ms: i32,
+        /// The pair the client believes to hold, both or none.
+        expected: Option<(ProducerId, ProducerEpoch)>,
+        /// How it differs from InitProducerId.
+        two_phase: TwoPhase,
     },
     /// AddPartitionsToTxn, AddOffsetsToTxn and the implicit joining of TV2 (A-4 to A-7, V-2).
     AddPartitions {
@@ -164,6 +184,9 @@ impl Command {
             Command::InitProducerId {
                 transactional_id, ..
             }
+            | Command::InitTwoPhase {
+                transactional_id, ..
+            }
             | Command::AddPartitions {
                 transactional_id, ..
             }
@@ -183,6 +206,13 @@ impl Command {
 pub enum Response {
     /// The pair to go on with, or 14, 50, 51, 90.
     InitProducerId(Result<(ProducerId, ProducerEpoch), ErrorCode>),
+    /// To `InitTwoPhase`, if a transaction is open: the pair to end it with, and the pair that has written it.
+    HandedOver {
+        /// The pair to go on with.
+        producer: (ProducerId, ProducerEpoch),
+        /// The pair of the open transaction.
+        ongoing: (ProducerId, ProducerEpoch),
+    },
     /// One code for all partitions: 0, 49, 51, 90.
     AddPartitions(ErrorCode),
     /// Per partition 0 or 120; for the whole transaction 49, 51, 90.

@@ -79,17 +79,11 @@ impl TransactionCoordinator {
         ids: &mut ProducerIdBlock,
     ) -> Decision {
         match command {
-            Command::InitProducerId {
-                transactional_id,
-                timeout_ms,
-                expected,
-            } => {
-                let request = InitProducerId {
-                    transactional_id,
-                    timeout_ms,
-                    expected,
-                };
-                self.init_producer_id(now, request, to, ids)
+            Command::InitProducerId { .. } | Command::InitTwoPhase { .. } => {
+                match InitProducerId::of(command) {
+                    Some(request) => self.init_producer_id(now, request, to, ids),
+                    None => Decision::nothing(),
+                }
             }
             Command::AddPartitions {
                 transactional_id,
@@ -199,9 +193,12 @@ impl TransactionCoordinator {
             }
             assert_eq!(value.start_ms == -1, phase == Phase::Empty, "S-4: {id}");
             let rotates = value.next_producer_id != ProducerId::NONE;
-            assert!(!rotates || phase == Phase::Ending, "S-3: {id}");
+            let was_handed_over = value.next_producer_epoch != ProducerEpoch::NONE;
+            assert!(rotates || !was_handed_over, "KIP-939: {id}");
+            let may_rotate = phase == Phase::Ending || was_handed_over && phase == Phase::Ongoing;
+            assert!(!rotates || may_rotate, "S-3: {id}");
             assert!(
-                !rotates || value.producer_epoch.0 == i16::MAX,
+                !rotates || was_handed_over || value.producer_epoch.0 == i16::MAX,
                 "E-2: {id} rotates before its epoch is used up"
             );
         }
@@ -241,7 +238,9 @@ impl TransactionCoordinator {
         match Phase::of(value) {
             Phase::Empty | Phase::Ended { .. } => self.soft.end_transaction(id),
             Phase::Ongoing => {
-                if !self.soft.has_abort(id) && value.timeout_ms != NEVER_TIMES_OUT_MS {
+                if value.timeout_ms == NEVER_TIMES_OUT_MS {
+                    self.soft.disarm_abort(id);
+                } else if !self.soft.has_abort(id) {
                     let timeout_ms = u64::try_from(value.timeout_ms).unwrap_or(0);
                     let deadline_ms = staged.now.monotonic_ms.saturating_add(timeout_ms);
                     let at_ms = abort_tick_ms(deadline_ms, &self.settings);
@@ -348,7 +347,9 @@ impl TransactionCoordinator {
 fn refuse_while_loading(command: &Command, to: ReplyTo) -> Decision {
     let code = ErrorCode::CoordinatorLoadInProgress;
     let response = match command {
-        Command::InitProducerId { .. } => Response::InitProducerId(Err(code)),
+        Command::InitProducerId { .. } | Command::InitTwoPhase { .. } => {
+            Response::InitProducerId(Err(code))
+        }
         Command::AddPartitions { .. } => Response::AddPartitions(code),
         Command::VerifyPartitions { .. } => Response::VerifyPartitions(Err(code)),
         Command::EndTxn { .. } => Response::EndTxn(Err(code)),

@@ -181,10 +181,11 @@ impl TransactionCoordinator {
 
 /// The table of TV1 (v0-4): pid and epoch are looked at before a pending move.
 fn judge_tv1(value: &TransactionValue, request: EndTxn) -> Judgement {
-    if value.producer_id != request.producer.0 {
+    let (producer_id, producer_epoch) = transitions::client_pair(value);
+    if producer_id != request.producer.0 {
         return UNKNOWN;
     }
-    if value.producer_epoch != request.producer.1 {
+    if producer_epoch != request.producer.1 {
         return FENCED;
     }
     match Phase::of(value) {
@@ -203,10 +204,11 @@ fn judge_tv2(value: &TransactionValue, request: EndTxn) -> Judgement {
         return PENDING;
     }
     let rotated = is_retry_after_rotation(value, request.producer);
-    if value.producer_id != request.producer.0 && !rotated {
+    let current = transitions::client_pair(value);
+    if current.0 != request.producer.0 && !rotated {
         return UNKNOWN;
     }
-    let is_current = (value.producer_id, value.producer_epoch) == request.producer;
+    let is_current = current == request.producer;
     let is_retry = rotated || is_retry_after_raise(value, request.producer.1);
     match phase {
         Phase::Ongoing if is_current => Judgement::End,

@@ -7,16 +7,50 @@ use std::sync::Arc;
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
 use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId};
 
-use crate::command::{Decision, Effect, ProducerIdBlock, ReplyTo, Response};
+use crate::command::{Command, Decision, Effect, ProducerIdBlock, ReplyTo, Response, TwoPhase};
 use crate::coordinator::TransactionCoordinator;
 use crate::state::{Cause, Reason};
-use crate::transitions::{self, Phase, is_exhausted};
+use crate::transitions::{self, NEVER_TIMES_OUT_MS, Phase, is_exhausted};
 
 /// The request, as in [`crate::Command::InitProducerId`].
 pub(crate) struct InitProducerId {
     pub(crate) transactional_id: Arc<str>,
     pub(crate) timeout_ms: i32,
     pub(crate) expected: Option<(ProducerId, ProducerEpoch)>,
+    pub(crate) two_phase: TwoPhase,
+}
+
+impl InitProducerId {
+    /// The request of a command that is one.
+    pub(crate) fn of(command: Command) -> Option<InitProducerId> {
+        match command {
+            Command::InitProducerId {
+                transactional_id,
+                timeout_ms,
+                expected,
+            } => Some(InitProducerId {
+                transactional_id,
+                timeout_ms,
+                expected,
+                two_phase: TwoPhase::default(),
+            }),
+            Command::InitTwoPhase {
+                transactional_id,
+                timeout_ms,
+                expected,
+                two_phase,
+            } => Some(InitProducerId {
+                transactional_id,
+                timeout_ms,
+                expected,
+                two_phase,
+            }),
+            Command::AddPartitions { .. }
+            | Command::VerifyPartitions { .. }
+            | Command::EndTxn { .. }
+            | Command::MarkersWritten { .. } => None,
+        }
+    }
 }
 
 /// What becomes of a request for a known id.
@@ -28,7 +62,7 @@ enum Judgement {
     Rotate { last: ProducerEpoch },
     /// A retry of a request whose answer was lost: the current pair (I-15, I-18, I-19).
     Repeat,
-    /// A transaction is open: abort it with fence, answer 51 (I-13).
+    /// A transaction is open: abort it with fence, answer 51 (I-13); or hand it over, where that is asked for (KIP-939).
     Fence,
     /// The requester is refused.
     Refuse(ErrorCode),
@@ -44,19 +78,29 @@ impl TransactionCoordinator {
     ) -> Decision {
         let refuse = |code| Decision::reply(to, Response::InitProducerId(Err(code)));
         let timeouts = 1..=self.settings.transaction_max_timeout_ms;
-        if !timeouts.contains(&request.timeout_ms) {
+        let timeout_ms = if request.two_phase.is_enabled {
+            NEVER_TIMES_OUT_MS // I-24
+        } else if timeouts.contains(&request.timeout_ms) {
+            request.timeout_ms
+        } else {
             return refuse(ErrorCode::InvalidTransactionTimeout); // I-6
-        }
+        };
         let Some(value) = self.hard.ids.get(&request.transactional_id) else {
             // I-8. A pair that is given is accepted: the id may have expired (S-10).
             let Some(producer_id) = ids.take() else {
                 return refuse(ErrorCode::CoordinatorLoadInProgress); // I-22
             };
-            let value = transitions::first(producer_id, request.timeout_ms, now);
+            let value = transitions::first(producer_id, timeout_ms, now);
             return self.grant(now, request.transactional_id, value, to);
         };
         let next = match judge(value, request.expected) {
             Judgement::Refuse(code) => return refuse(code),
+            Judgement::Fence if request.two_phase.keeps_prepared => {
+                let Some(next) = transitions::hand_over(value, ids, now) else {
+                    return refuse(ErrorCode::CoordinatorLoadInProgress); // I-22
+                };
+                next
+            }
             Judgement::Fence => return self.fence(now, &request.transactional_id, to, ids),
             Judgement::Repeat => {
                 transitions::empty(value, value.producer_epoch, value.last_producer_epoch, now)
@@ -71,10 +115,7 @@ impl TransactionCoordinator {
                 transitions::rotated(value, producer_id, last, now)
             }
         };
-        let next = TransactionValue {
-            timeout_ms: request.timeout_ms,
-            ..next
-        };
+        let next = TransactionValue { timeout_ms, ..next };
         self.grant(now, request.transactional_id, next, to)
     }
 
@@ -87,12 +128,20 @@ impl TransactionCoordinator {
         to: ReplyTo,
     ) -> Decision {
         self.stage(now, Cause::Other);
-        let pair = (value.producer_id, value.producer_epoch);
+        let pair = transitions::client_pair(&value);
+        let response = if transitions::is_prepared(&value) {
+            Response::HandedOver {
+                producer: pair,
+                ongoing: (value.producer_id, value.producer_epoch),
+            }
+        } else {
+            Response::InitProducerId(Ok(pair))
+        };
         let record = TransactionRecord {
             transactional_id,
             value: Some(value),
         };
-        Decision::record_and_reply(record, to, Response::InitProducerId(Ok(pair)))
+        Decision::record_and_reply(record, to, response)
     }
 
     /// Aborts the open transaction with fence and sends the client to try again (I-13, 2.4).
@@ -131,7 +180,7 @@ fn judge(value: &TransactionValue, expected: Option<(ProducerId, ProducerEpoch)>
         Phase::Ending => Judgement::Refuse(ErrorCode::ConcurrentTransactions),
         Phase::Ongoing => match expected {
             None => Judgement::Fence,
-            Some(pair) if pair == (value.producer_id, value.producer_epoch) => Judgement::Fence,
+            Some(pair) if pair == transitions::client_pair(value) => Judgement::Fence,
             // I-11, and D-4: a zombie must not abort its successor's work.
             Some(_) => fenced,
         },

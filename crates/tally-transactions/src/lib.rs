@@ -35,7 +35,7 @@ mod transitions;
 
 pub use command::{
     Command, Decision, Effect, Flow, MarkerSet, ProducerIdBlock, ReplyTo, Response, Settings,
-    TopicPartition,
+    TopicPartition, TwoPhase,
 };
 pub use coordinator::TransactionCoordinator;
 pub use describe::{Description, ListFilter, Listing};

@@ -59,7 +59,7 @@ pub(crate) enum EpochChange {
 impl EpochChange {
     /// The change of TV2: a raise, or a rotation when the epoch is used up; `None` while there is no pid for that.
     pub(crate) fn tv2(value: &TransactionValue, ids: &mut ProducerIdBlock) -> Option<EpochChange> {
-        if is_exhausted(value.producer_epoch) {
+        if is_exhausted(client_pair(value).1) {
             ids.take().map(EpochChange::Rotate)
         } else {
             Some(EpochChange::Raise)
@@ -119,6 +119,7 @@ pub(crate) fn first(producer_id: ProducerId, timeout_ms: i32, now: Now) -> Trans
         producer_id,
         previous_producer_id: ProducerId::NONE,
         next_producer_id: ProducerId::NONE,
+        next_producer_epoch: ProducerEpoch::NONE,
         producer_epoch: ProducerEpoch(0),
         last_producer_epoch: ProducerEpoch::NONE,
         timeout_ms,
@@ -189,10 +190,95 @@ pub(crate) fn ongoing(
     next
 }
 
+/// The pair that speaks for the id: another one than the transaction's if that is prepared (KIP-939).
+pub(crate) fn client_pair(value: &TransactionValue) -> (ProducerId, ProducerEpoch) {
+    if is_prepared(value) {
+        (value.next_producer_id, value.next_producer_epoch)
+    } else {
+        (value.producer_id, value.producer_epoch)
+    }
+}
+
+/// Whether an open transaction was handed to a new producer that may only end it (KIP-939).
+pub(crate) fn is_prepared(value: &TransactionValue) -> bool {
+    Phase::of(value) == Phase::Ongoing && value.next_producer_id != ProducerId::NONE
+}
+
+/// The open transaction stays as it is, and another pair speaks for it from now on (KIP-939); `None` while that takes a
+/// pid and there is none.
+pub(crate) fn hand_over(
+    value: &TransactionValue,
+    ids: &mut ProducerIdBlock,
+    now: Now,
+) -> Option<TransactionValue> {
+    let (producer_id, epoch) = client_pair(value);
+    let (next_producer_id, next_producer_epoch) = if is_exhausted(epoch) {
+        (ids.take()?, ProducerEpoch(0))
+    } else {
+        (producer_id, epoch.next())
+    };
+    Some(TransactionValue {
+        next_producer_id,
+        next_producer_epoch,
+        last_update_ms: now.wall_ms,
+        ..value.clone()
+    })
+}
+
+/// What [`prepare`] makes of the pairs of a prepared transaction: its markers fence the producer that wrote it, and the one
+/// that ends it goes on from its own pair.
+fn end_prepared(value: &TransactionValue, change: EpochChange) -> TransactionValue {
+    let (producer_id, epoch) = client_pair(value);
+    let (next_producer_id, next_producer_epoch) = match change {
+        EpochChange::Keep => (producer_id, epoch),
+        EpochChange::Raise | EpochChange::RaiseAndForget => (producer_id, epoch.next()),
+        EpochChange::Rotate(next) => (next, ProducerEpoch(0)),
+    };
+    let last_producer_epoch = match change {
+        EpochChange::Keep => value.last_producer_epoch,
+        EpochChange::Raise | EpochChange::Rotate(_) => epoch,
+        EpochChange::RaiseAndForget => ProducerEpoch::NONE,
+    };
+    TransactionValue {
+        producer_epoch: value.producer_epoch.next(),
+        last_producer_epoch,
+        next_producer_id,
+        next_producer_epoch,
+        // Of a rotation the retry is told by the pid before it (I-19).
+        previous_producer_id: match change {
+            EpochChange::Rotate(_) => producer_id,
+            EpochChange::Keep | EpochChange::Raise | EpochChange::RaiseAndForget => {
+                value.previous_producer_id
+            }
+        },
+        ..value.clone()
+    }
+}
+
 /// The outcome is decided (E-1, E-2, S-13, S-14). From Empty or Complete: the empty abort, which starts and ends now (E-3, S-4).
 pub(crate) fn prepare(value: &TransactionValue, ending: Ending, now: Now) -> TransactionValue {
     let is_open = Phase::of(value) == Phase::Ongoing;
-    let (producer_epoch, last_producer_epoch, next_producer_id) = match ending.epoch {
+    let pairs = if is_prepared(value) {
+        end_prepared(value, ending.epoch)
+    } else {
+        end_own(value, ending.epoch)
+    };
+    TransactionValue {
+        state: if ending.commit {
+            TransactionState::PrepareCommit
+        } else {
+            TransactionState::PrepareAbort
+        },
+        last_update_ms: now.wall_ms,
+        start_ms: if is_open { value.start_ms } else { now.wall_ms },
+        client_transaction_version: ending.client_transaction_version,
+        ..pairs
+    }
+}
+
+/// What [`prepare`] makes of the pair of a transaction that its own producer ends.
+fn end_own(value: &TransactionValue, change: EpochChange) -> TransactionValue {
+    let (producer_epoch, last_producer_epoch, next_producer_id) = match change {
         EpochChange::Keep => (
             value.producer_epoch,
             value.last_producer_epoch,
@@ -214,14 +300,6 @@ pub(crate) fn prepare(value: &TransactionValue, ending: Ending, now: Now) -> Tra
         producer_epoch,
         last_producer_epoch,
         next_producer_id,
-        state: if ending.commit {
-            TransactionState::PrepareCommit
-        } else {
-            TransactionState::PrepareAbort
-        },
-        last_update_ms: now.wall_ms,
-        start_ms: if is_open { value.start_ms } else { now.wall_ms },
-        client_transaction_version: ending.client_transaction_version,
         ..value.clone()
     }
 }
@@ -229,7 +307,9 @@ pub(crate) fn prepare(value: &TransactionValue, ending: Ending, now: Now) -> Tra
 /// All markers are written: the transaction is over; a pid that was reserved takes the place of the used-up one (E-2).
 pub(crate) fn complete(value: &TransactionValue, now: Now) -> TransactionValue {
     let (producer_id, producer_epoch) = pair_after(value);
-    let rotates = value.next_producer_id != ProducerId::NONE;
+    // A prepared transaction has said in Prepare what comes before what.
+    let rotates = value.next_producer_id != ProducerId::NONE
+        && value.next_producer_epoch == ProducerEpoch::NONE;
     TransactionValue {
         producer_id,
         producer_epoch,
@@ -239,6 +319,7 @@ pub(crate) fn complete(value: &TransactionValue, now: Now) -> TransactionValue {
             value.previous_producer_id
         },
         next_producer_id: ProducerId::NONE,
+        next_producer_epoch: ProducerEpoch::NONE,
         state: if commits(value) {
             TransactionState::CompleteCommit
         } else {
@@ -255,7 +336,8 @@ pub(crate) fn pair_after(value: &TransactionValue) -> (ProducerId, ProducerEpoch
     if value.next_producer_id == ProducerId::NONE {
         (value.producer_id, value.producer_epoch)
     } else {
-        (value.next_producer_id, ProducerEpoch(0))
+        let epoch = value.next_producer_epoch.max(ProducerEpoch(0));
+        (value.next_producer_id, epoch)
     }
 }
 

@@ -237,6 +237,10 @@ fn transaction_value(value: &TransactionValue) -> Fields {
             "next_producer_id",
             unless_negative(value.next_producer_id.0),
         ),
+        (
+            "next_producer_epoch",
+            unless_negative(value.next_producer_epoch.0),
+        ),
         ("timeout_ms", Value::from(value.timeout_ms)),
         ("partitions", partitions.collect()),
         ("start_ms", unless_negative(value.start_ms)),

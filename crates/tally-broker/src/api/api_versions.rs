@@ -45,7 +45,7 @@ pub(crate) fn answer(node: &Node, head: &RequestHead, body: &[u8]) -> Answer {
             ApiVersion::default()
                 .with_api_key(api.key)
                 .with_min_version(api.listed_min)
-                .with_max_version(api.max)
+                .with_max_version(api.listed_max(node.config.unstable_api_versions))
         })
         .collect();
     if version >= 3 {

@@ -1,4 +1,5 @@
-//! InitProducerId (exactly-once.md 1.8): I-1 to I-4 are checked here, the rest by the coordinator.
+//! InitProducerId (exactly-once.md 1.8): I-1 to I-5 are checked here, the rest by the coordinator. Version 6 is that of
+//! two-phase commit (KIP-939): where that is off its flags are answered as Apache Kafka 4.3.1 does (T-1).
 
 use crate::api::Node;
 use crate::metadata::Metadata;
@@ -9,7 +10,7 @@ use kafka_protocol::messages::{
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId};
-use tally_transactions::{Command, Response};
+use tally_transactions::{Command, Response, TwoPhase};
 
 /// The ids of producers without a transactional id (I-2).
 #[derive(Debug, Default)]
@@ -46,9 +47,13 @@ pub(crate) async fn handle(
     let outcome = init(node, &request).await;
     let mut response = InitProducerIdResponse::default();
     match outcome {
-        Ok((producer_id, producer_epoch)) => {
-            response.producer_id = WireProducerId(producer_id.0);
-            response.producer_epoch = producer_epoch.0;
+        Ok(granted) => {
+            response.producer_id = WireProducerId(granted.producer.0.0);
+            response.producer_epoch = granted.producer.1.0;
+            if let Some((producer_id, producer_epoch)) = granted.ongoing {
+                response.ongoing_txn_producer_id = WireProducerId(producer_id.0);
+                response.ongoing_txn_producer_epoch = producer_epoch.0;
+            }
         }
         Err(code) => {
             let code = match code {
@@ -63,10 +68,23 @@ pub(crate) async fn handle(
     response
 }
 
-async fn init(
-    node: &Node,
-    request: &InitProducerIdRequest,
-) -> Result<(ProducerId, ProducerEpoch), ErrorCode> {
+/// What a producer is given.
+struct Granted {
+    producer: (ProducerId, ProducerEpoch),
+    /// The transaction that it may only end (KIP-939).
+    ongoing: Option<(ProducerId, ProducerEpoch)>,
+}
+
+impl Granted {
+    fn of(producer: (ProducerId, ProducerEpoch)) -> Granted {
+        Granted {
+            producer,
+            ongoing: None,
+        }
+    }
+}
+
+async fn init(node: &Node, request: &InitProducerIdRequest) -> Result<Granted, ErrorCode> {
     let (producer_id, producer_epoch) = (
         ProducerId(request.producer_id.0),
         ProducerEpoch(request.producer_epoch),
@@ -75,19 +93,45 @@ async fn init(
         return Err(ErrorCode::InvalidRequest);
     }
     let Some(transactional_id) = &request.transactional_id else {
-        return Ok((node.producer_ids.take(&node.metadata)?, ProducerEpoch(0)));
+        let producer_id = node.producer_ids.take(&node.metadata)?;
+        return Ok(Granted::of((producer_id, ProducerEpoch(0))));
     };
     if transactional_id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
     }
+    let two_phase = TwoPhase {
+        is_enabled: request.enable_2_pc,
+        keeps_prepared: request.keep_prepared_txn,
+    };
+    if two_phase != TwoPhase::default() && !node.config.two_phase_commit {
+        return Err(match two_phase.is_enabled {
+            true => ErrorCode::TransactionalIdAuthorizationFailed, // I-4
+            false => ErrorCode::UnsupportedVersion,                // I-5
+        });
+    }
     let transactional_id: Arc<str> = Arc::from(transactional_id.as_str());
-    let command = Command::InitProducerId {
-        transactional_id: Arc::clone(&transactional_id),
-        timeout_ms: request.transaction_timeout_ms,
-        expected: (producer_id != ProducerId::NONE).then_some((producer_id, producer_epoch)),
+    let timeout_ms = request.transaction_timeout_ms;
+    let expected = (producer_id != ProducerId::NONE).then_some((producer_id, producer_epoch));
+    let command = if two_phase == TwoPhase::default() {
+        Command::InitProducerId {
+            transactional_id: Arc::clone(&transactional_id),
+            timeout_ms,
+            expected,
+        }
+    } else {
+        Command::InitTwoPhase {
+            transactional_id: Arc::clone(&transactional_id),
+            timeout_ms,
+            expected,
+            two_phase,
+        }
     };
     match node.transaction(&transactional_id, command).await? {
-        Response::InitProducerId(pair) => pair,
+        Response::InitProducerId(pair) => pair.map(Granted::of),
+        Response::HandedOver { producer, ongoing } => Ok(Granted {
+            producer,
+            ongoing: Some(ongoing),
+        }),
         _ => Err(ErrorCode::UnknownServerError),
     }
 }

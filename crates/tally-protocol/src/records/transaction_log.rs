@@ -19,6 +19,7 @@ const VALUE_VERSION_MAX: i16 = 1;
 const TAG_PREVIOUS_PRODUCER_ID: u32 = 0;
 const TAG_NEXT_PRODUCER_ID: u32 = 1;
 const TAG_CLIENT_TRANSACTION_VERSION: u32 = 2;
+const TAG_NEXT_PRODUCER_EPOCH: u32 = 3;
 /// Tally's own tag: far above what Kafka counts up from 0, so that the two never meet.
 const TAG_LAST_PRODUCER_EPOCH: u32 = 1_000_000;
 
@@ -41,8 +42,11 @@ pub struct TransactionValue {
     pub producer_id: ProducerId,
     /// The producer id before the last rotation, or none.
     pub previous_producer_id: ProducerId,
-    /// The producer id after the transaction that is being ended, or none.
+    /// The producer id after the transaction that is being ended; in Ongoing the one with which a prepared transaction is
+    /// ended (KIP-939); or none.
     pub next_producer_id: ProducerId,
+    /// The epoch of the next producer id; none stands for 0.
+    pub next_producer_epoch: ProducerEpoch,
     /// The producer epoch in use.
     pub producer_epoch: ProducerEpoch,
     /// The epoch before the last raise, or none (D-3).
@@ -195,7 +199,9 @@ impl TransactionValue {
         let next = self.next_producer_id != ProducerId::NONE;
         let client = self.client_transaction_version != 0;
         let last = self.last_producer_epoch != ProducerEpoch::NONE;
-        let count = [previous, next, client, last].map(u32::from).iter().sum();
+        let next_epoch = self.next_producer_epoch != ProducerEpoch::NONE;
+        let given = [previous, next, client, next_epoch, last];
+        let count = given.map(u32::from).iter().sum();
         put_uvarint(out, count);
         if previous {
             put_tag(
@@ -214,6 +220,10 @@ impl TransactionValue {
         if client {
             let version = self.client_transaction_version.to_be_bytes();
             put_tag(out, TAG_CLIENT_TRANSACTION_VERSION, &version);
+        }
+        if next_epoch {
+            let epoch = self.next_producer_epoch.0.to_be_bytes();
+            put_tag(out, TAG_NEXT_PRODUCER_EPOCH, &epoch);
         }
         if last {
             put_tag(
@@ -241,6 +251,7 @@ impl TransactionValue {
             producer_id,
             previous_producer_id: ProducerId::NONE,
             next_producer_id: ProducerId::NONE,
+            next_producer_epoch: ProducerEpoch::NONE,
             producer_epoch,
             last_producer_epoch: ProducerEpoch::NONE,
             timeout_ms,
@@ -255,6 +266,7 @@ impl TransactionValue {
                 TAG_PREVIOUS_PRODUCER_ID => value.previous_producer_id = ProducerId(field.i64()?),
                 TAG_NEXT_PRODUCER_ID => value.next_producer_id = ProducerId(field.i64()?),
                 TAG_CLIENT_TRANSACTION_VERSION => value.client_transaction_version = field.i16()?,
+                TAG_NEXT_PRODUCER_EPOCH => value.next_producer_epoch = ProducerEpoch(field.i16()?),
                 TAG_LAST_PRODUCER_EPOCH => value.last_producer_epoch = ProducerEpoch(field.i16()?),
                 _ => {}
             }
@@ -303,6 +315,7 @@ mod tests {
                 producer_id: ProducerId(7),
                 previous_producer_id: ProducerId(6),
                 next_producer_id: ProducerId(8),
+                next_producer_epoch: ProducerEpoch::NONE,
                 producer_epoch: ProducerEpoch(3),
                 last_producer_epoch: ProducerEpoch(2),
                 timeout_ms: 60_000,
@@ -322,6 +335,7 @@ mod tests {
                 producer_id: ProducerId(7),
                 previous_producer_id: ProducerId::NONE,
                 next_producer_id: ProducerId::NONE,
+                next_producer_epoch: ProducerEpoch::NONE,
                 producer_epoch: ProducerEpoch(0),
                 last_producer_epoch: ProducerEpoch::NONE,
                 timeout_ms: 1,

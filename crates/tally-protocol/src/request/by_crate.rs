@@ -1,9 +1,9 @@
 //! The way to the codec crate: no request is decoded by it before [`crate::schema`] has seen every length in it.
 //!
-//! OffsetCommit and OffsetFetch 10 (topics by id) are read here by hand into the crate's own structures, because the
-//! crate knows their responses and fields but not those requests.
+//! OffsetCommit and OffsetFetch 10 (topics by id) and InitProducerId 6 (KIP-939) are read here by hand into the crate's own
+//! structures, because the crate knows their responses and fields but not those requests.
 
-use crate::api_table::{self, OFFSET_COMMIT, OFFSET_FETCH, lookup};
+use crate::api_table::{self, INIT_PRODUCER_ID, OFFSET_COMMIT, OFFSET_FETCH, lookup};
 use crate::schema::check_body;
 use crate::wire::{Malformed, Reader};
 use bytes::Bytes;
@@ -13,7 +13,10 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
-use kafka_protocol::messages::{self, GroupId, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    self, GroupId, InitProducerIdRequest, OffsetCommitRequest, OffsetFetchRequest, ProducerId,
+    TransactionalId,
+};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use uuid::Uuid;
 
@@ -53,7 +56,6 @@ read_by_the_crate! {
     CREATE_TOPICS => messages::CreateTopicsRequest,
     DELETE_TOPICS => messages::DeleteTopicsRequest,
     DELETE_RECORDS => messages::DeleteRecordsRequest,
-    INIT_PRODUCER_ID => messages::InitProducerIdRequest,
     OFFSET_FOR_LEADER_EPOCH => messages::OffsetForLeaderEpochRequest,
     ADD_PARTITIONS_TO_TXN => messages::AddPartitionsToTxnRequest,
     ADD_OFFSETS_TO_TXN => messages::AddOffsetsToTxnRequest,
@@ -99,6 +101,27 @@ impl FromBody for OffsetFetchRequest {
 
     fn from_body(version: i16, body: &Bytes) -> Result<OffsetFetchRequest, Malformed> {
         decode_offset_fetch(version, body)
+    }
+}
+
+impl FromBody for InitProducerIdRequest {
+    const KEY: i16 = INIT_PRODUCER_ID;
+
+    fn from_body(version: i16, body: &Bytes) -> Result<InitProducerIdRequest, Malformed> {
+        if version < 6 {
+            return decode(INIT_PRODUCER_ID, version, body);
+        }
+        check_body(INIT_PRODUCER_ID, version, body)?;
+        let mut reader = Reader::new(body);
+        let mut request = InitProducerIdRequest::default();
+        request.transactional_id = nullable_text(body, &mut reader)?.map(TransactionalId);
+        request.transaction_timeout_ms = reader.i32()?;
+        request.producer_id = ProducerId(reader.i64()?);
+        request.producer_epoch = reader.i16()?;
+        request.enable_2_pc = reader.u8()? != 0;
+        request.keep_prepared_txn = reader.u8()? != 0;
+        reader.skip_tagged_fields(true)?;
+        Ok(request)
     }
 }
 

@@ -473,6 +473,7 @@ fn populated(key: i16, version: i16) -> Vec<u8> {
         api::CREATE_TOPICS => encoded(&create_topics(), version),
         api::DELETE_TOPICS => encoded(&delete_topics(version), version),
         api::DELETE_RECORDS => encoded(&delete_records(), version),
+        api::INIT_PRODUCER_ID if version == 6 => init_producer_id_6(),
         api::INIT_PRODUCER_ID => encoded(
             &with(|r: &mut InitProducerIdRequest| r.transactional_id = Some(transactional_id())),
             version,
@@ -583,6 +584,16 @@ fn offset_commit_10() -> Vec<u8> {
     .concat()
 }
 
+/// As version 5, with two flags before the tags.
+fn init_producer_id_6() -> Vec<u8> {
+    let request =
+        with(|r: &mut InitProducerIdRequest| r.transactional_id = Some(transactional_id()));
+    let mut body = encoded(&request, 5);
+    body.pop();
+    body.extend_from_slice(&[1, 1, 0]);
+    body
+}
+
 fn offset_fetch_10() -> Vec<u8> {
     [
         &[3][..],
@@ -653,6 +664,9 @@ macro_rules! by_key {
 }
 
 fn default_request(key: i16, version: i16) -> Vec<u8> {
+    if (key, version) == (api::INIT_PRODUCER_ID, 6) {
+        return init_producer_id_6();
+    }
     let version = version_for_the_crate(key, version);
     macro_rules! encode {
         ($request:ty) => {
@@ -668,6 +682,9 @@ fn decodes(key: i16, version: i16, body: &[u8]) -> bool {
     match (key, version) {
         (api::OFFSET_COMMIT, 10) => return OffsetCommitRequest::from_body(version, &body).is_ok(),
         (api::OFFSET_FETCH, 10) => return OffsetFetchRequest::from_body(version, &body).is_ok(),
+        (api::INIT_PRODUCER_ID, 6) => {
+            return InitProducerIdRequest::from_body(version, &body).is_ok();
+        }
         (api::WRITE_TXN_MARKERS, _) => {
             return crate::request::WriteTxnMarkersRequest::from_body(version, &body).is_ok();
         }

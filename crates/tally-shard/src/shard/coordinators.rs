@@ -424,9 +424,11 @@ impl Shard {
 /// transaction. Not that partitions join: their data can't be synced without that record, which lies before Prepare.
 fn transactions_are_synced(decision: &transactions::Decision) -> bool {
     let is_synced = |record: &TransactionRecord| {
-        let state = record.value.as_ref().map(|value| value.state);
-        // An id that has expired may come back with the power; nobody was told that it is gone.
-        state.is_some_and(|state| state != TransactionState::Ongoing)
+        // An id that has expired may come back with the power; nobody was told that it is gone. A transaction that is handed
+        // over (KIP-939) gives out an epoch, as InitProducerId does.
+        record.value.as_ref().is_some_and(|value| {
+            value.state != TransactionState::Ongoing || value.next_producer_id != ProducerId::NONE
+        })
     };
     decision.records.iter().any(is_synced)
 }
@@ -437,7 +439,9 @@ fn is_answered_in_place(response: &transactions::Response) -> bool {
         transactions::Response::AddPartitions(_) | transactions::Response::VerifyPartitions(_) => {
             true
         }
-        transactions::Response::InitProducerId(_) | transactions::Response::EndTxn(_) => false,
+        transactions::Response::InitProducerId(_)
+        | transactions::Response::HandedOver { .. }
+        | transactions::Response::EndTxn(_) => false,
     }
 }
 

@@ -510,6 +510,7 @@ impl Transactor {
     fn transaction_answered(&mut self, response: transactions::Response, model: &mut Model) {
         match response {
             transactions::Response::InitProducerId(Ok(pair)) => self.began_anew(pair, model),
+            transactions::Response::HandedOver { .. } => panic!("nobody asked for that"),
             transactions::Response::EndTxn(Ok(pair)) => self.ended(pair, model),
             transactions::Response::AddPartitions(ErrorCode::None) => self.at = At::Begin,
             transactions::Response::VerifyPartitions(Ok(partitions)) => {

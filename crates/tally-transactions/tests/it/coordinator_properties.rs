@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionState};
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Offset, ProducerEpoch, ProducerId};
 use tally_transactions::{
-    Command, Flow, ReplyTo, Response, Settings, TopicPartition, TransactionCoordinator,
+    Command, Flow, ReplyTo, Response, Settings, TopicPartition, TransactionCoordinator, TwoPhase,
 };
 
 use crate::world::World;
@@ -19,6 +19,11 @@ type Who = usize;
 #[derive(Clone, Debug)]
 enum Step {
     Init {
+        id: usize,
+        who: Option<Who>,
+    },
+    /// InitProducerId that keeps an open transaction (KIP-939).
+    HandOver {
         id: usize,
         who: Option<Who>,
     },
@@ -61,6 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         2 => (id(), proptest::option::of(who())).prop_map(|(id, who)| Step::Init { id, who }),
+        1 => (id(), proptest::option::of(who())).prop_map(|(id, who)| Step::HandOver { id, who }),
         6 => (id(), who(), 0..3i32, flow())
             .prop_map(|(id, who, partition, flow)| Step::Add { id, who, partition, flow }),
         5 => (id(), who(), any::<bool>(), flow())
@@ -127,7 +133,10 @@ impl Life {
         if is_end {
             self.waiting.push((to, id));
         }
-        if let Some(Response::InitProducerId(Ok(pair))) = self.world.reply(to) {
+        if let Some(
+            Response::InitProducerId(Ok(pair)) | Response::HandedOver { producer: pair, .. },
+        ) = self.world.reply(to)
+        {
             self.learn(id, pair);
         }
         self.hear_answers();
@@ -158,6 +167,18 @@ impl Life {
                     transactional_id: name(id),
                     timeout_ms: 60_000,
                     expected: who.map(|who| self.pair(id, who)),
+                },
+            ),
+            Step::HandOver { id, who } => self.send(
+                id,
+                Command::InitTwoPhase {
+                    transactional_id: name(id),
+                    timeout_ms: 60_000,
+                    expected: who.map(|who| self.pair(id, who)),
+                    two_phase: TwoPhase {
+                        is_enabled: false,
+                        keeps_prepared: true,
+                    },
                 },
             ),
             Step::Add {
@@ -211,7 +232,13 @@ impl Life {
     fn end(&mut self, id: usize, who: Who, commit: bool, flow: Flow) {
         let (producer_id, producer_epoch) = self.pair(id, who);
         let before = &self.world.core.hard_state()[&name(id)];
-        let current = (before.producer_id, before.producer_epoch);
+        let is_handed_over = before.state == TransactionState::Ongoing
+            && before.next_producer_id != ProducerId::NONE;
+        let current = if is_handed_over {
+            (before.next_producer_id, before.next_producer_epoch)
+        } else {
+            (before.producer_id, before.producer_epoch)
+        };
         let records = self.world.log.len();
         self.send(
             id,

@@ -10,4 +10,5 @@ mod power_cut;
 mod recovery;
 mod tables;
 mod timeout;
+mod two_phase;
 mod world;

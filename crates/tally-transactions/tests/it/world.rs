@@ -248,6 +248,7 @@ pub(crate) fn value(state: TransactionState) -> TransactionValue {
         producer_id: ProducerId(1),
         previous_producer_id: ProducerId::NONE,
         next_producer_id: ProducerId::NONE,
+        next_producer_epoch: ProducerEpoch::NONE,
         producer_epoch: ProducerEpoch(5),
         last_producer_epoch: ProducerEpoch(4),
         timeout_ms: 60_000,
@@ -338,6 +339,12 @@ pub(crate) fn brief(response: &Response) -> String {
     match response {
         Response::InitProducerId(Ok((id, epoch))) | Response::EndTxn(Ok((id, epoch))) => {
             format!("({id},{epoch})")
+        }
+        Response::HandedOver { producer, ongoing } => {
+            format!(
+                "({},{}) for ({},{})",
+                producer.0, producer.1, ongoing.0, ongoing.1
+            )
         }
         Response::InitProducerId(Err(code))
         | Response::EndTxn(Err(code))

@@ -15,4 +15,5 @@ mod operators;
 mod restart;
 mod tv1;
 mod tv2;
+mod two_phase;
 mod world;

@@ -13,6 +13,7 @@ use crate::server::loading::Loading;
 use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
 use crate::server::sync::Syncing;
 use crate::server::{http, listener};
+use crate::stopping::StopProgress;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use tally_shard::{
     Shard, ShardSettings,
 };
 use tally_storage::{
-    DataDir, FileMetaStore, LogOptions, MetaStore, OpenDirError, SegmentJournal, StorageError,
-    SyncJournal,
+    Completed, DataDir, FileMetaStore, LogOptions, MetaStore, OpenDirError, SegmentJournal,
+    StorageError, SyncJournal,
 };
 use tally_transactions as transactions;
 use thiserror::Error;
@@ -113,6 +114,7 @@ pub struct Broker {
     keeps_nothing: bool,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
+    stopping: StopProgress,
 }
 
 impl Broker {
@@ -185,6 +187,7 @@ impl Broker {
             keeps_nothing: config.durability == Durability::Memory,
             ready,
             stop,
+            stopping: StopProgress::default(),
         })
     }
 
@@ -200,6 +203,12 @@ impl Broker {
         &self.summary
     }
 
+    /// How far [`Broker::shutdown`] is, once it runs.
+    #[must_use]
+    pub fn stop_progress(&self) -> StopProgress {
+        self.stopping.clone()
+    }
+
     /// Stops clean: no more requests, snapshots and segments written and synced, the mark for a quick start set.
     /// Open transactions stay open; they outlive a restart.
     pub async fn shutdown(self) -> Result<(), StopError> {
@@ -209,7 +218,13 @@ impl Broker {
         let shards = Arc::clone(&self.shards);
         let data_dir = Arc::clone(&self.data_dir);
         let closed = tokio::task::spawn_blocking(move || {
-            let outcome = shards.shutdown();
+            let completed = shards.shutdown(&self.stopping);
+            self.stopping.sync();
+            let outcome = match (completed, self.keeps_nothing) {
+                (Ok(_), true) => Ok(()),
+                (Ok(completed), false) => Completed::sync_all(completed),
+                (Err(error), _) => Err(error),
+            };
             if let Some(syncing) = self.syncing {
                 syncing.stop();
             }

@@ -12,6 +12,8 @@ mod durability;
 mod loggers;
 mod metadata;
 mod server;
+mod stopping;
 
 pub use broker::{Broker, StartError, StopError, Summary};
 pub use loggers::Loggers;
+pub use stopping::StopProgress;

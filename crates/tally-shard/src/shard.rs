@@ -27,7 +27,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tally_groups as groups;
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId};
-use tally_storage::{Journal, JournalState, SegmentJournal, StorageError, Ticket, fault_point};
+use tally_storage::{
+    Completed, Journal, JournalState, SegmentJournal, StorageError, Ticket, fault_point,
+};
 use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
 
@@ -458,13 +460,20 @@ impl Shard {
         }
     }
 
-    /// Writes what a quick next start needs and closes the journal.
+    /// Writes what a quick next start needs, syncs it and closes the journal.
     pub fn shutdown(&mut self) -> Result<(), StorageError> {
+        let completed = self.complete(&|| ())?;
+        Completed::sync_all(vec![completed])
+    }
+
+    /// The same without the sync, which is for all shards together; `done` is called after each step.
+    pub fn complete(&mut self, done: &dyn Fn()) -> Result<Completed, StorageError> {
         self.compactor.stop(None);
         for partition in self.partitions.values() {
             partition.write_snapshot(&mut self.journal, partition.log_end);
+            done();
         }
-        self.journal.shutdown()
+        self.journal.complete(done)
     }
 
     fn partition(&mut self, id: PartitionId) -> Result<&mut Partition, ErrorCode> {

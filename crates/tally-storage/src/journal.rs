@@ -6,7 +6,6 @@
 
 use crate::TRANSACTION_ROW_BYTES;
 use crate::data_dir::DataDir;
-use crate::disk::SegmentFile;
 use crate::error::{NoRoom, StorageError, failed};
 use crate::faults;
 use crate::mmap::Slice;
@@ -120,9 +119,6 @@ impl fmt::Debug for SegmentJournal {
 
 /// Segments kept mapped: a process may have 65,530 maps, and a segment takes three.
 const MAPS_MAX: usize = 4096;
-/// More files than this are synced with the whole file system at once.
-const SYNCED_ONE_BY_ONE: usize = 64;
-
 impl SegmentJournal {
     /// A journal without partitions.
     #[must_use]
@@ -575,37 +571,11 @@ impl SegmentJournal {
         }
     }
 
-    /// Completes and syncs the files of all partitions, and closes them. When all journals have done so, the directory is
-    /// clean: [`DataDir::mark_clean`].
-    pub fn shutdown(&mut self) -> Result<(), StorageError> {
+    /// What [`SegmentJournal::complete`] takes out of the journal.
+    pub(crate) fn take_all(&mut self) -> Vec<(PartitionId, PartitionLog)> {
         let mut open: Vec<(PartitionId, PartitionLog)> = self.partitions.drain().collect();
         open.sort_unstable_by_key(|(id, _)| *id);
-        let outcome = self.complete(&mut open);
-        if outcome.is_err() || self.state != JournalState::Open {
-            self.dir.distrust();
-        }
-        outcome
-    }
-
-    fn complete(&self, open: &mut [(PartitionId, PartitionLog)]) -> Result<(), StorageError> {
-        let mut dirty = 0;
-        for (id, log) in &mut *open {
-            let place = self.place(*id);
-            log.close(place)
-                .map_err(failed("complete", place.directory()))?;
-            dirty += log.dirty_segments();
-        }
-        if dirty > SYNCED_ONE_BY_ONE {
-            let path = self.dir.meta_path().with_file_name("lock");
-            return SegmentFile::open(&path)
-                .and_then(|file| file.sync_file_system())
-                .map_err(failed("sync the file system of", path));
-        }
-        for (id, log) in open {
-            let place = self.place(*id);
-            log.sync(place).map_err(failed("sync", place.directory()))?;
-        }
-        Ok(())
+        open
     }
 
     /// The ticket of an append. Where appends are synced it is never durable: the real one comes with the hand-over.

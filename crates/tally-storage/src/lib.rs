@@ -16,6 +16,7 @@
 //! | `lookup` | finding batches in a segment, by offset and by time |
 //! | `cold` | what is not in memory: nobody who reads waits for the disk under the owner's lock |
 //! | `opening` | the map and the indexes of a segment, made away from that lock |
+//! | `completion` | the end of a run: everything complete, synced and closed |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
@@ -26,6 +27,7 @@
 
 mod cold;
 mod compaction;
+mod completion;
 mod data_dir;
 mod disk;
 mod epochs;
@@ -52,6 +54,7 @@ pub use cold::Cold;
 pub use compaction::{
     CleanedSegment, Cleaner, CompactionError, CompactionInput, Fate, SealedSegment, Swapped,
 };
+pub use completion::Completed;
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
 pub use faults::{

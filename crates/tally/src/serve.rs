@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tally_broker::config::{Address, BrokerConfig};
-use tally_broker::{Broker, Loggers, StartError};
+use tally_broker::{Broker, Loggers, StartError, StopProgress};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -17,8 +17,10 @@ use crate::args::Serve;
 use crate::output::{complain, print};
 use crate::{banner, limits, port_file, port_holder, settings};
 
-/// Longest time that a clean stop may take.
+/// Longest time that a clean stop may take without getting on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that the disk may take for what the system has kept for it.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
 
 const EXIT_FORCED: u8 = 1;
 const EXIT_UNUSABLE: u8 = 2;
@@ -107,24 +109,50 @@ async fn serve(
 
     let reason = stop.requested().await;
     tracing::info!(reason, "stopping");
+    let progress = broker.stop_progress();
     tokio::select! {
-        stopped = tokio::time::timeout(STOP_TIMEOUT, broker.shutdown()) => Ok(match stopped {
-            Ok(Ok(())) => {
+        stopped = broker.shutdown() => Ok(match stopped {
+            Ok(()) => {
                 print("stopped clean\n");
                 0
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 complain(&format!("stopped, not clean: {error}; the next start recovers"));
                 EXIT_FORCED
             }
-            Err(_) => {
-                complain("stopped by force after 5 s; the next start recovers");
-                EXIT_FORCED
-            }
         }),
+        waited = out_of_patience(&progress) => {
+            complain(&format!("stopped by force after {waited} s; the next start recovers"));
+            Ok(EXIT_FORCED)
+        }
         _ = stop.signalled() => {
             complain("stopped at once; the next start recovers");
             Ok(EXIT_INTERRUPTED)
+        }
+    }
+}
+
+/// Returns when a stop does not get on any more: after how many seconds. Ten thousand partitions take their time; what is
+/// forced is no better than what is killed.
+async fn out_of_patience(progress: &StopProgress) -> u64 {
+    let began = Instant::now();
+    let mut synced_since = None;
+    loop {
+        let steps = progress.steps();
+        tokio::time::sleep(STOP_TIMEOUT).await;
+        if progress.is_syncing() {
+            let since = *synced_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= SYNC_TIMEOUT {
+                return began.elapsed().as_secs();
+            }
+            tracing::info!("stopping: the disk is not done yet");
+        } else if progress.steps() == steps {
+            return began.elapsed().as_secs();
+        } else {
+            tracing::info!(
+                steps = progress.steps(),
+                "stopping: there are many partitions"
+            );
         }
     }
 }

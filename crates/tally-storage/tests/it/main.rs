@@ -1,6 +1,7 @@
 //! The behaviour of the data directory, the metadata file and the journal on a real file system.
 
 mod cold;
+mod completion;
 mod crash;
 mod damage;
 mod data_dir;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
+use crate::commands::txn::Txn;
 use crate::output::Format;
 
 /// What is run: `tally` alone is `tally serve`.
@@ -34,6 +35,8 @@ enum Subcommands {
     /// Check what is there
     #[command(subcommand)]
     Verify(Verify),
+    /// Transactions: which there are, what they hold up, and the end of those that nobody ends
+    Txn(Box<Txn>),
 }
 
 #[derive(Subcommand, Debug)]
@@ -50,6 +53,8 @@ pub(crate) enum Chosen {
     Dump(Dump),
     /// `tally verify log`.
     VerifyLog(VerifyLog),
+    /// `tally txn`.
+    Txn(Box<Txn>),
 }
 
 /// The flags of `tally dump`.
@@ -204,6 +209,7 @@ fn chosen(command: Command) -> Chosen {
         }
         Some(Subcommands::Dump(dump)) => Chosen::Dump(dump),
         Some(Subcommands::Verify(Verify::Log(verify))) => Chosen::VerifyLog(verify),
+        Some(Subcommands::Txn(txn)) => Chosen::Txn(txn),
         None => Chosen::Serve(Box::new(command.serve)),
     }
 }
@@ -251,7 +257,9 @@ mod tests {
     fn parsed(line: &str) -> Serve {
         match chosen(Command::try_parse_from(line.split(' ')).unwrap()) {
             Chosen::Serve(serve) => *serve,
-            Chosen::Dump(_) | Chosen::VerifyLog(_) => panic!("{line} is tally serve"),
+            Chosen::Dump(_) | Chosen::VerifyLog(_) | Chosen::Txn(_) => {
+                panic!("{line} is tally serve")
+            }
         }
     }
 

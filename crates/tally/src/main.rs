@@ -1,10 +1,12 @@
 //! The `tally` command: `serve` runs the broker, `dump` and `verify log` look into its files while it does not run.
-//! Client-side commands come later; they will speak the wire like anyone.
+//! The other commands ask a running cluster, over the wire like anyone.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod banner;
+mod client;
+mod commands;
 mod decode;
 mod dump;
 mod limits;
@@ -23,5 +25,6 @@ fn main() -> ExitCode {
         args::Chosen::Serve(serve) => serve::run(&serve),
         args::Chosen::Dump(dump) => dump::run(&dump),
         args::Chosen::VerifyLog(verify) => verify::run(&verify),
+        args::Chosen::Txn(txn) => commands::txn::run(&txn),
     }
 }

@@ -295,6 +295,60 @@ fn align<'a>(text: &mut String, kind: &str, cells: impl Iterator<Item = (&'a Str
     text.push('\n');
 }
 
+/// A table of one kind of thing, for people as wide as its widest cells; for programs the same as [`Rows`].
+pub(crate) struct Listing {
+    rows: Rows,
+    kind: &'static str,
+    /// Headings and cells for people; empty for programs.
+    lines: Vec<Vec<String>>,
+}
+
+impl Listing {
+    pub(crate) fn new(format: Format, kind: &'static str, headings: &[&str]) -> Listing {
+        let headings = headings.iter().map(|heading| (*heading).to_owned());
+        Listing {
+            rows: Rows::new(format),
+            kind,
+            lines: vec![headings.collect()],
+        }
+    }
+
+    /// One row: the cells that people see, and the fields that programs get.
+    pub(crate) fn row(&mut self, cells: Vec<String>, fields: Vec<(&'static str, Value)>) {
+        if self.rows.format == Format::Table {
+            let plain = cells.into_iter().map(|cell| Value::from(cell).cell());
+            self.lines.push(plain.collect());
+        } else {
+            self.rows.row(self.kind, fields);
+        }
+    }
+
+    /// Writes what was not written yet; `nothing` is what people are told when there is no row.
+    pub(crate) fn finish(mut self, nothing: &str) {
+        if self.rows.format == Format::Table {
+            if self.lines.len() == 1 {
+                self.lines = vec![vec![nothing.to_owned()]];
+            }
+            let columns = self.lines.first().map_or(0, Vec::len);
+            let width = |column: usize| {
+                let cells = self.lines.iter().filter_map(|line| line.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            };
+            let widths: Vec<usize> = (0..columns).map(width).collect();
+            for line in &self.lines {
+                let mut text = String::new();
+                for (cell, width) in line.iter().zip(&widths) {
+                    text.push_str(cell);
+                    let missing = width.saturating_sub(cell.chars().count()) + 2;
+                    text.extend(std::iter::repeat_n(' ', missing));
+                }
+                self.rows.line(text.trim_end());
+            }
+        }
+        self.rows.finish();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

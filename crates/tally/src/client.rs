@@ -1,0 +1,13 @@
+//! A small Kafka client for the commands: it asks what administrators ask, of any broker that speaks the protocol.
+//!
+//! Invariants:
+//! - one request at a time on a connection; every wait is bounded by the time that the user gives the whole command;
+//! - a version that both sides know is chosen for each request, or the command says which request the broker does not know;
+//! - lengths and counts from the wire are bounded before memory is allocated for them.
+
+mod cluster;
+mod connection;
+mod failure;
+
+pub(crate) use cluster::{Cluster, NOT_YET, text};
+pub(crate) use failure::{EXIT_PROBLEM, Failure, check};

@@ -1,0 +1,190 @@
+//! A cluster as its metadata shows it: which brokers, which topics, who leads and who coordinates.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::{
+    FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::{Request, StrBytes};
+
+use super::connection::Connection;
+use super::failure::{Failure, check};
+
+const METADATA_NEWEST: i16 = 12;
+/// From here on a request names several keys; one is all that is needed, and older brokers know this one.
+const FIND_COORDINATOR_NEWEST: i16 = 3;
+/// How often a coordinator that is not there yet is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR: it will be there soon.
+pub(crate) const NOT_YET: [i16; 3] = [14, 15, 16];
+
+/// The kind of key that a transactional id is.
+const OF_TRANSACTIONS: i8 = 1;
+
+/// A cluster that can be asked.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    deadline: Instant,
+    bootstrap: Connection,
+    /// Addresses by broker id.
+    brokers: BTreeMap<i32, String>,
+    connections: BTreeMap<i32, Connection>,
+}
+
+impl Cluster {
+    /// Connects to the first of the bootstrap addresses that answers.
+    pub(crate) fn open(bootstrap: &str, timeout: Duration) -> Result<Cluster, Failure> {
+        let deadline = Instant::now() + timeout;
+        let mut last = Failure::Usage("no bootstrap address was given".to_owned());
+        for address in bootstrap.split(',').map(str::trim) {
+            if address.is_empty() {
+                continue;
+            }
+            let connection = match Connection::open(&with_port(address), deadline) {
+                Ok(connection) => connection,
+                Err(failure) => {
+                    last = failure;
+                    continue;
+                }
+            };
+            let mut cluster = Cluster {
+                deadline,
+                bootstrap: connection,
+                brokers: BTreeMap::new(),
+                connections: BTreeMap::new(),
+            };
+            cluster.metadata(Some(&[]))?;
+            return Ok(cluster);
+        }
+        Err(last)
+    }
+
+    /// When the command's time is over.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What the cluster says of these topics, or of all.
+    pub(crate) fn metadata(
+        &mut self,
+        topics: Option<&[&str]>,
+    ) -> Result<MetadataResponse, Failure> {
+        let wanted = topics.map(|names| {
+            let topics = names
+                .iter()
+                .map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(text(name)))));
+            topics.collect()
+        });
+        let request = MetadataRequest::default()
+            .with_topics(wanted)
+            .with_allow_auto_topic_creation(false);
+        let answer = self.bootstrap.call(METADATA_NEWEST, &request)?;
+        self.brokers = answer
+            .brokers
+            .iter()
+            .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port)))
+            .collect();
+        Ok(answer)
+    }
+
+    /// One topic; `None` if there is none of that name.
+    pub(crate) fn topic(&mut self, name: &str) -> Result<Option<MetadataResponseTopic>, Failure> {
+        let answer = self.metadata(Some(&[name]))?;
+        match answer.topics.into_iter().next() {
+            // UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION.
+            Some(topic) if matches!(topic.error_code, 3 | 17) => Ok(None),
+            Some(topic) => {
+                check(format!("topic {name}"), topic.error_code)?;
+                Ok(Some(topic))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The ids of all brokers.
+    pub(crate) fn brokers(&self) -> Vec<i32> {
+        self.brokers.keys().copied().collect()
+    }
+
+    /// Asks one broker, in a version that is at most `newest`.
+    pub(crate) fn call<R: Request>(
+        &mut self,
+        broker: i32,
+        newest: i16,
+        request: &R,
+    ) -> Result<R::Response, Failure> {
+        self.connection(broker)?.call(newest, request)
+    }
+
+    fn connection(&mut self, broker: i32) -> Result<&mut Connection, Failure> {
+        if !self.connections.contains_key(&broker) {
+            let address = self.brokers.get(&broker).ok_or_else(|| {
+                Failure::Unable(format!("broker {broker} is not among those of the cluster"))
+            })?;
+            let connection = Connection::open(address, self.deadline)?;
+            self.connections.insert(broker, connection);
+        }
+        Ok(self
+            .connections
+            .get_mut(&broker)
+            .expect("it was put there above"))
+    }
+
+    /// The broker that coordinates a transactional id; waits for one that is only about to.
+    pub(crate) fn coordinator(&mut self, key: &str) -> Result<i32, Failure> {
+        let request = FindCoordinatorRequest::default()
+            .with_key(text(key))
+            .with_key_type(OF_TRANSACTIONS);
+        loop {
+            let answer = self.bootstrap.call(FIND_COORDINATOR_NEWEST, &request)?;
+            let is_late = Instant::now() + PAUSE > self.deadline;
+            if NOT_YET.contains(&answer.error_code) && !is_late {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            check(format!("the coordinator of {key}"), answer.error_code)?;
+            let address = format!("{}:{}", answer.host, answer.port);
+            self.brokers.insert(answer.node_id.0, address);
+            return Ok(answer.node_id.0);
+        }
+    }
+}
+
+/// A string for the wire.
+pub(crate) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn with_port(address: &str) -> String {
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        address.to_owned()
+    } else {
+        format!("{address}:9092")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_gets_kafkas() {
+        assert_eq!(with_port("h"), "h:9092");
+        assert_eq!(with_port("h:1"), "h:1");
+        assert_eq!(with_port("[::1]:1"), "[::1]:1");
+    }
+
+    #[test]
+    fn nobody_there_is_said() {
+        let failure = Cluster::open("127.0.0.1:1", Duration::from_secs(5)).expect_err("nobody");
+        assert_eq!(failure.exit_code(), 3);
+        let failure = Cluster::open(" , ", Duration::from_secs(5)).expect_err("no address");
+        assert_eq!(failure.exit_code(), 2);
+    }
+}

@@ -1,0 +1,144 @@
+//! The commands that ask a running cluster, over the wire like any client: they work against every broker that speaks the
+//! Kafka protocol, and show more of Tally.
+//!
+//! Exit codes, an interface: 0 done, 1 the check found a problem, 2 usage, 3 cannot connect, 4 not authorised, 5 timed out,
+//! 6 refused by the state of things.
+
+pub(crate) mod txn;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::{Cluster, Failure};
+use crate::output::{Format, complain};
+
+/// The flags that all of these commands have.
+#[derive(Args, Debug)]
+pub(crate) struct Common {
+    /// Brokers to ask first, as HOST:PORT[,HOST:PORT]; also $TALLY_BOOTSTRAP and $KAFKA_BOOTSTRAP_SERVERS
+    /// [default: localhost:9092]
+    #[arg(short, long, value_name = "HOST:PORT", global = true)]
+    bootstrap: Option<String>,
+
+    /// How to write it
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        global = true
+    )]
+    pub(crate) output: Format,
+
+    /// How long the whole command may take: 500ms, 10s, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, global = true)]
+    timeout: Duration,
+}
+
+impl Common {
+    fn open(&self) -> Result<Cluster, Failure> {
+        let given = self.bootstrap.clone();
+        let named = || std::env::var("TALLY_BOOTSTRAP").ok();
+        let kafkas = || std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
+        let bootstrap = given.or_else(named).or_else(kafkas);
+        let bootstrap = bootstrap.as_deref().unwrap_or("localhost:9092");
+        Cluster::open(bootstrap, self.timeout)
+    }
+}
+
+/// How a command ended that did what it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Done {
+    /// All is well.
+    Well,
+    /// The check found a problem.
+    Problem,
+}
+
+/// Runs a command and says how it ended.
+fn finish(outcome: Result<Done, Failure>) -> ExitCode {
+    match outcome {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Problem) => ExitCode::from(crate::client::EXIT_PROBLEM),
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// `250ms`, `5s`, `2m`, `1h`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let millis_each = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("must be a number with ms, s, m, h or d, like 10s".to_owned()),
+    };
+    let millis = digits.parse::<u64>().ok();
+    let millis = millis.and_then(|number| number.checked_mul(millis_each));
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{digits} is not a number that is fit for a time"))
+}
+
+/// A time as people say it: `0.2 s`, `48 s`, `5 min`, `3 h`, `2 d`.
+pub(crate) fn in_words(millis: i64) -> String {
+    let millis = millis.max(0);
+    match millis {
+        0..10_000 if millis % 1000 != 0 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        0..120_000 => format!("{} s", millis / 1000),
+        120_000..7_200_000 => format!("{} min", millis / 60_000),
+        7_200_000..172_800_000 => format!("{} h", millis / 3_600_000),
+        _ => format!("{} d", millis / 86_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_said() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("5s", 5000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "5x",
+            "-1s",
+            "99999999999999999999s",
+            "99999999999999999d",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        let said = [
+            0,
+            200,
+            1000,
+            48_900,
+            119_000,
+            300_000,
+            7_200_000,
+            200_000_000,
+        ]
+        .map(in_words);
+        let expected = [
+            "0 s", "0.2 s", "1 s", "48 s", "119 s", "5 min", "2 h", "2 d",
+        ];
+        assert_eq!(said, expected);
+    }
+}

@@ -1,0 +1,217 @@
+//! `tally txn`.
+
+use crate::{init, tally, tally_well, write};
+use tally_testkit::broker::Broker;
+use tally_testkit::client::Producer;
+
+/// A broker with one open transaction (`etl-0`, on `orders` 1), one that is committed (`etl-1`) and an id that has had none
+/// (`billing`).
+fn broker() -> (Broker, Producer) {
+    let broker = Broker::start(crate::PROGRAM, &["transaction.state.log.num.partitions=2"]);
+    let mut client = broker.client();
+    client.create_topic("orders", 2, &[]);
+    let open = init(&mut client, "etl-0");
+    write(&mut client, "etl-0", open, ("orders", 1), 0);
+    let committed = init(&mut client, "etl-1");
+    write(&mut client, "etl-1", committed, ("orders", 0), 0);
+    assert_eq!(client.end_txn(4, "etl-1", committed, true).0, 0);
+    init(&mut client, "billing");
+    (broker, open)
+}
+
+/// The first words of the lines behind the headings.
+fn firsts(out: &str) -> Vec<&str> {
+    let lines = out.lines().skip(1);
+    lines
+        .filter_map(|line| line.split_whitespace().next())
+        .collect()
+}
+
+#[test]
+fn list_shows_where_each_id_stands() {
+    let (broker, open) = broker();
+    let out = tally_well(&broker, &["txn", "list"]);
+    let lines: Vec<&str> = out.lines().collect();
+    let headings: Vec<&str> = lines[0]
+        .split("  ")
+        .filter(|word| !word.is_empty())
+        .collect();
+    let headings: Vec<&str> = headings.iter().map(|word| word.trim()).collect();
+    assert_eq!(
+        headings,
+        [
+            "TRANSACTIONAL ID",
+            "PRODUCER",
+            "STATE",
+            "AGE",
+            "TIMEOUT",
+            "PARTITIONS"
+        ]
+    );
+    assert_eq!(firsts(&out), ["billing", "etl-0", "etl-1"]);
+    let words: Vec<&str> = lines[2].split_whitespace().collect();
+    let producer = open.id.to_string();
+    assert_eq!(words[..4], ["etl-0", &producer, "e0", "Ongoing"]);
+    assert_eq!(words.last(), Some(&"1"), "partitions: {}", lines[2]);
+    assert!(
+        lines[1].contains("Empty") && lines[3].contains("CompleteCommit"),
+        "{out}"
+    );
+}
+
+#[test]
+fn list_can_be_narrowed() {
+    let (broker, open) = broker();
+    let listed = |arguments: &[&str]| {
+        let out = tally_well(&broker, &[&["txn", "list"], arguments].concat());
+        let firsts: Vec<String> = firsts(&out).into_iter().map(str::to_owned).collect();
+        firsts
+    };
+    assert_eq!(listed(&["--state", "Ongoing"]), ["etl-0"]);
+    assert_eq!(
+        listed(&["--state", "Ongoing", "--state", "Empty"]),
+        ["billing", "etl-0"]
+    );
+    assert_eq!(listed(&["--prefix", "etl-"]), ["etl-0", "etl-1"]);
+    assert_eq!(listed(&["--producer", &open.id.to_string()]), ["etl-0"]);
+    assert!(!listed(&["--older", "1h"]).contains(&"etl-0".to_owned()));
+    let refused = tally(&broker, &["txn", "list", "--state", "Nonsense"]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.err.contains("Nonsense is not a state"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn programs_get_json_with_stable_keys() {
+    let (broker, open) = broker();
+    let out = tally_well(
+        &broker,
+        &["txn", "list", "--state", "Ongoing", "-o", "jsonl"],
+    );
+    let line = out.trim_end();
+    assert!(!line.contains('\n'), "{out}");
+    let begin = format!(
+        "{{\"kind\":\"transaction\",\"transactional_id\":\"etl-0\",\"producer_id\":{},\"producer_epoch\":0,\
+         \"state\":\"Ongoing\",\"started_ms\":",
+        open.id
+    );
+    assert!(line.starts_with(&begin), "{line}");
+    let end = "\"timeout_ms\":60000,\"partitions\":[{\"topic\":\"orders\",\"partition\":1}]}";
+    assert!(line.ends_with(end), "{line}");
+    let out = tally_well(
+        &broker,
+        &["txn", "list", "--prefix", "nobody", "-o", "json"],
+    );
+    assert_eq!(out.split_whitespace().collect::<String>(), "[]");
+}
+
+#[test]
+fn describe_shows_an_id_in_full() {
+    let (broker, open) = broker();
+    let out = tally_well(&broker, &["txn", "describe", "etl-0", "billing"]);
+    assert!(out.contains("state       Ongoing (open for "), "{out}");
+    assert!(
+        out.contains(&format!("producer    {}, epoch 0\n", open.id)),
+        "{out}"
+    );
+    assert!(out.contains("partition   orders:1\n"), "{out}");
+    assert!(
+        out.contains("billing\n  state       Empty (no transaction is open)"),
+        "{out}"
+    );
+    let unknown = tally(&broker, &["txn", "describe", "nobody"]);
+    assert_eq!(unknown.code, 6);
+    assert_eq!(
+        unknown.err,
+        "tally: nobody: TRANSACTIONAL_ID_NOT_FOUND (105)\n"
+    );
+}
+
+#[test]
+fn producers_shows_what_partitions_remember() {
+    let (broker, open) = broker();
+    let out = tally_well(&broker, &["txn", "producers", "orders"]);
+    assert_eq!(firsts(&out), ["orders:0", "orders:1"]);
+    let out = tally_well(&broker, &["txn", "producers", "orders:1", "-o", "jsonl"]);
+    let begin = format!(
+        "{{\"kind\":\"producer\",\"topic\":\"orders\",\"partition\":1,\"producer_id\":{},\"producer_epoch\":0,\
+         \"last_sequence\":0,",
+        open.id
+    );
+    assert!(out.starts_with(&begin), "{out}");
+    assert!(out.trim_end().ends_with("\"open_from\":0}"), "{out}");
+    let unknown = tally(&broker, &["txn", "producers", "nothing"]);
+    assert_eq!(unknown.code, 6);
+    assert_eq!(
+        unknown.err,
+        "tally: topic nothing: UNKNOWN_TOPIC_OR_PARTITION (3)\n"
+    );
+}
+
+/// What the coordinator still has open is not hanging: it will be ended.
+#[test]
+fn hanging_leaves_alone_what_a_coordinator_has_open() {
+    let (broker, _) = broker();
+    assert_eq!(
+        tally_well(&broker, &["txn", "hanging"]),
+        "no hanging transactions\n"
+    );
+    let out = tally_well(&broker, &["txn", "find-hanging", "orders", "-o", "jsonl"]);
+    assert_eq!(out, "");
+}
+
+#[test]
+fn abort_ends_a_transaction_and_fences_its_producer() {
+    let (broker, open) = broker();
+    let unsure = tally(&broker, &["txn", "abort", "etl-0"]);
+    assert_eq!(unsure.code, 2);
+    assert!(unsure.err.contains("--yes"), "{}", unsure.err);
+    let out = tally_well(&broker, &["txn", "abort", "etl-0", "--dry-run"]);
+    assert!(out.contains("would be aborted"), "{out}");
+    assert_eq!(
+        firsts(&tally_well(&broker, &["txn", "list", "--state", "Ongoing"])),
+        ["etl-0"]
+    );
+    let out = tally_well(
+        &broker,
+        &["txn", "abort", "--prefix", "etl-", "--yes", "-o", "jsonl"],
+    );
+    assert_eq!(
+        out,
+        "{\"kind\":\"aborted\",\"transactional_id\":\"etl-0\",\"state_before\":\"Ongoing\",\"done\":true}\n"
+    );
+    let listed = tally_well(&broker, &["txn", "list", "--state", "Ongoing"]);
+    assert_eq!(listed, "no transactional ids\n");
+    let mut client = broker.client();
+    assert_eq!(client.end_txn(4, "etl-0", open, true).0, 90);
+    assert_eq!(client.stable("orders", 1), client.latest("orders", 1));
+}
+
+#[test]
+fn abort_writes_the_marker_that_nobody_writes() {
+    let (broker, open) = broker();
+    let (pid, epoch) = (open.id.to_string(), open.epoch.to_string());
+    let marker = |partition: &str, flag: &str| {
+        let place = ["--partition", partition, flag];
+        let producer = ["txn", "abort", "--pid", &pid, "--epoch", &epoch];
+        tally(&broker, &[&producer[..], &place[..]].concat())
+    };
+    let elsewhere = marker("orders:0", "--yes");
+    assert_eq!(elsewhere.code, 6, "{}", elsewhere.err);
+    assert!(
+        elsewhere
+            .err
+            .contains("has no transaction open on orders:0"),
+        "{}",
+        elsewhere.err
+    );
+    assert_eq!(marker("orders", "--yes").code, 2);
+    assert_eq!(marker("orders:1", "--dry-run").code, 0);
+    let mut client = broker.client();
+    assert_eq!(client.stable("orders", 1), 0, "still open");
+    assert_eq!(marker("orders:1", "--yes").code, 0);
+    assert_eq!(client.stable("orders", 1), 2);
+}

@@ -45,7 +45,11 @@ pub(crate) fn open_journal(
     match durability {
         Durability::Memory | Durability::Os => Ok(None),
         Durability::Commit | Durability::Always => {
-            SyncJournal::open(Arc::clone(data_dir), SyncOptions::default()).map(Some)
+            let options = SyncOptions {
+                durability: in_storage(durability),
+                ..SyncOptions::default()
+            };
+            SyncJournal::open(Arc::clone(data_dir), options).map(Some)
         }
     }
 }

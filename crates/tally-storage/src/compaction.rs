@@ -508,7 +508,11 @@ impl PartitionLog {
         let at = group.start;
         let replaced = self.segments.splice(group, [segment]);
         let rows: Vec<_> = replaced
-            .flat_map(|s| s.rows().copied().collect::<Vec<_>>())
+            .flat_map(|s| {
+                // What has come in its place is synced.
+                place.dir.unsynced().forget_segment(place.id, s.base);
+                s.rows().copied().collect::<Vec<_>>()
+            })
             .collect();
         self.recount_rows(place, at, &rows);
         self.checkpoint = checkpoint;

@@ -4,7 +4,6 @@
 //! partitions were written to. A step that fails leaves a directory that is not clean, and never marked as such.
 
 use crate::data_dir::DataDir;
-use crate::disk::SegmentFile;
 use crate::error::{StorageError, failed};
 use crate::journal::{Journal, JournalState, SegmentJournal};
 use crate::partition::PartitionLog;
@@ -80,10 +79,8 @@ fn sync(dir: &DataDir, all: &mut [Completed]) -> Result<(), StorageError> {
     let logs = all.iter().flat_map(|completed| &completed.logs);
     let dirty: usize = logs.map(|(_, log)| log.dirty_segments()).sum();
     if dirty > SYNCED_ONE_BY_ONE {
-        let path = dir.meta_path().with_file_name("lock");
-        SegmentFile::open(&path)
-            .and_then(|file| file.sync_file_system())
-            .map_err(failed("sync the file system of", path))?;
+        let synced = dir.sync_file_system();
+        synced.map_err(failed("sync the file system of", dir.path()))?;
     } else {
         for completed in &mut *all {
             for (id, log) in &mut completed.logs {
@@ -94,6 +91,12 @@ fn sync(dir: &DataDir, all: &mut [Completed]) -> Result<(), StorageError> {
                 };
                 log.sync(place).map_err(failed("sync", place.directory()))?;
             }
+        }
+    }
+    // Written with the mark of the clean shutdown.
+    for (id, log) in all.iter().flat_map(|completed| &completed.logs) {
+        if let Some(end) = log.end_point() {
+            dir.points().note(*id, end);
         }
     }
     Ok(())

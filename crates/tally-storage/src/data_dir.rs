@@ -3,14 +3,20 @@
 //! Invariants: one process has the directory, by a lock that the kernel drops when the process ends however it ends. The
 //! mark of a clean shutdown is removed before anything else is opened, so that it only ever speaks of the run before.
 
+use crate::checkpoint::{self, Scope};
 use crate::cold::Heat;
 use crate::disk::{self, SegmentFile, Sync};
-use crate::error::OpenDirError;
-use crate::tail::Unsynced;
+use crate::error::{OpenDirError, StorageError, failed};
+use crate::recovery_points::{Point, RecoveryPoints};
+use crate::redo;
+use crate::sync_journal::Durability;
+use crate::tail::{Unsynced, lock};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tally_protocol::{Offset, PartitionId, TopicId};
+use std::sync::{Mutex, MutexGuard};
+use tally_protocol::{PartitionId, TopicId};
 
 /// The layout that this version reads and writes.
 const FORMAT: u32 = 1;
@@ -21,6 +27,10 @@ pub(crate) const BOOT: &str = "boot-id";
 pub(crate) const META: &str = "meta";
 pub(crate) const SPARE: &str = "spare";
 const TOPICS: &str = "topics";
+/// Left behind by a failed sync.
+pub(crate) const SUSPECT: &str = "sync-failed";
+/// The journal of durability `commit` and `always`.
+pub(crate) const JOURNAL: &str = "journal";
 /// The end of the name of a partition's directory that is being removed.
 const DELETED: &str = ".deleted";
 
@@ -35,6 +45,19 @@ pub struct DataDir {
     /// Segments that were written to and not synced since.
     unsynced: Unsynced,
     heat: Heat,
+    /// How far all of them are synced.
+    points: RecoveryPoints,
+    checkpoint: Mutex<()>,
+    /// The journal was opened in this run.
+    has_journal: AtomicBool,
+    /// The durability of this run, once it is known.
+    durability: Mutex<Option<Durability>>,
+    /// A sync failed: what the kernel has of the segments is written anew above the recovery points.
+    suspect: AtomicBool,
+    /// Opened since the power was cut.
+    opened: Mutex<BTreeSet<PartitionId>>,
+    /// Not to be opened any more, with the reason.
+    given_up: Mutex<BTreeMap<PartitionId, String>>,
     _lock: SegmentFile,
 }
 
@@ -59,15 +82,36 @@ impl DataDir {
         let (was_clean, power_was_cut) = take_marks(&root, fresh)?;
         let topics = root.join(TOPICS);
         disk::make_directories(&topics).map_err(cannot("create", &topics))?;
-        Ok(DataDir {
+        let points = RecoveryPoints::load(&root).map_err(cannot("read", &root))?;
+        let suspect = disk::read(&root.join(SUSPECT)).map_err(cannot("read", &root))?;
+        let dir = DataDir {
             root,
             was_clean,
             power_was_cut,
             failed: AtomicBool::new(false),
             unsynced: Unsynced::default(),
             heat: Heat::default(),
+            points,
+            checkpoint: Mutex::new(()),
+            has_journal: AtomicBool::new(false),
+            durability: Mutex::new(None),
+            suspect: AtomicBool::new(suspect.is_some()),
+            opened: Mutex::new(BTreeSet::new()),
+            given_up: Mutex::new(BTreeMap::new()),
             _lock: lock,
-        })
+        };
+        if !dir.was_clean {
+            redo::run(&dir, dir.power_was_cut).map_err(OpenDirError::from)?;
+            if dir.is_suspect() {
+                // With the power memory is gone too: then there is nothing that could be written.
+                let ends = match dir.power_was_cut {
+                    true => BTreeMap::new(),
+                    false => redo::file_ends(&dir).map_err(OpenDirError::from)?,
+                };
+                dir.clear_suspicion(&ends).map_err(OpenDirError::from)?;
+            }
+        }
+        Ok(dir)
     }
 
     /// Opens a directory of a run that keeps nothing: whatever another such run has left is removed.
@@ -108,6 +152,9 @@ impl DataDir {
     /// Notes that everything a power cut asks for is done: all partitions are opened, and R-19 is applied and durable.
     /// Until then, and however often the process is killed meanwhile, each start asks for it again.
     pub fn power_cut_handled(&self) -> io::Result<()> {
+        if let Some(durability) = *lock(&self.durability) {
+            self.points.update(|next| next.durability = durability)?;
+        }
         write_boot_id(&self.root)
     }
 
@@ -117,6 +164,9 @@ impl DataDir {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a journal failed during this run"));
         }
+        // The journal holds nothing.
+        self.points.update(|next| next.begin(0))?;
+        disk::remove_if_present(&self.root.join(SUSPECT))?;
         write_boot_id(&self.root)?;
         disk::sync_directory(&self.root.join(TOPICS))?;
         disk::replace(&self.root.join(CLEAN), b"1\n", Sync::Yes)
@@ -138,6 +188,11 @@ impl DataDir {
             disk::remove_directory_if_empty(&topics.join(&topic));
         }
         Ok(found)
+    }
+
+    /// Where the journal is.
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        self.root.join(JOURNAL)
     }
 
     /// Where the metadata is.
@@ -171,10 +226,17 @@ impl DataDir {
     /// Removes the files of `partition`. The name goes first, so that a partition is never seen half-removed.
     pub(crate) fn remove_partition(&self, partition: PartitionId) -> io::Result<()> {
         self.unsynced.forget(partition);
+        self.points.forget(partition);
         let path = self.partition_path(partition);
         let doomed = path.with_file_name(format!("{}{DELETED}", partition.index));
         disk::remove_directory(&doomed)?;
         if disk::rename_if_present(&path, &doomed)? {
+            if self.has_journal()
+                && let Some(topic) = path.parent()
+            {
+                // with the power the files could come back under the name, below what is written there next.
+                disk::sync_directory(topic)?;
+            }
             disk::remove_directory(&doomed)?;
         }
         if let Some(topic) = path.parent() {
@@ -188,9 +250,9 @@ impl DataDir {
         &self.unsynced
     }
 
-    /// The recovery point of a partition.
-    pub(crate) fn settled(&self, _partition: PartitionId) -> Offset {
-        Offset::ZERO
+    /// How far the segments are synced.
+    pub(crate) fn points(&self) -> &RecoveryPoints {
+        &self.points
     }
 
     /// What was appended to all partitions since the start.
@@ -198,9 +260,139 @@ impl DataDir {
         &self.heat
     }
 
-    /// How far files can be trusted that are opened now.
-    pub(crate) fn trust(&self) -> Trust {
+    /// Lets the journal be opened once: opening it again would forget what it holds.
+    pub(crate) fn take_journal(&self) -> io::Result<()> {
+        match self.has_journal.swap(true, Ordering::AcqRel) {
+            false => Ok(()),
+            true => Err(io::Error::other("it was opened before")),
+        }
+    }
+
+    /// Lets nobody else take a checkpoint.
+    pub(crate) fn one_checkpoint(&self) -> MutexGuard<'_, ()> {
+        lock(&self.checkpoint)
+    }
+
+    /// Syncs the closed segments that were not, and writes down how far that got, so that a power cut leaves less to be
+    /// looked through. For durability `os`, now and then; returns whether there was anything to do. A segment whose sync
+    /// fails is never taken for synced.
+    pub fn sync_closed(&self) -> Result<bool, StorageError> {
+        let done = checkpoint::run(self, Scope::Closed);
+        if done.is_err() {
+            self.suspect();
+        }
+        done
+    }
+
+    /// Brings everything of the file system to its disk.
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
+        let synced = SegmentFile::open(&self.root.join(LOCK))?.sync_file_system();
+        self.synced(synced)
+    }
+
+    /// Says with which durability this run writes. While a power cut is not dealt with, that of the run before counts.
+    pub(crate) fn set_durability(&self, durability: Durability) -> io::Result<()> {
+        *lock(&self.durability) = Some(durability);
+        if self.power_was_cut || self.points.durability() == durability {
+            return Ok(());
+        }
+        self.points.update(|next| next.durability = durability)
+    }
+
+    /// Begins a new generation of the journal, in which no group has been written. It has a number that old groups do not
+    /// carry, and that nobody can put into his records.
+    pub(crate) fn begin_generation(&self) -> io::Result<u64> {
+        self.begin_generation_with(|_| {})
+    }
+
+    /// The same, and changes the recovery points with it.
+    pub(crate) fn begin_generation_with(
+        &self,
+        change: impl Fn(&mut BTreeMap<PartitionId, Point>),
+    ) -> io::Result<u64> {
+        let counter = self.points.current().counter;
+        let generation = disk::random(counter)?.max(1);
+        self.points.update(|next| {
+            next.begin(generation);
+            change(&mut next.points);
+        })?;
+        Ok(generation)
+    }
+
+    /// Notes that a sync failed: what was not synced before is written anew when it is opened, in this run or, if it ends
+    /// before that, in the next one.
+    pub(crate) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+        let path = self.root.join(SUSPECT);
+        if let Err(error) = disk::replace(&path, b"", Sync::No) {
+            tracing::error!(path = %path.display(), %error, "cannot write down that a sync failed");
+        }
+    }
+
+    /// The outcome of a sync of a segment, which is not tried again as it is.
+    pub(crate) fn synced(&self, outcome: io::Result<()>) -> io::Result<()> {
+        if outcome.is_err() {
+            self.suspect();
+        }
+        outcome
+    }
+
+    /// Whether a sync failed whose bytes may still be in memory alone.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Writes anew what a failed sync may have left in memory alone, up to these ends.
+    pub(crate) fn clear_suspicion(
+        &self,
+        ends: &BTreeMap<PartitionId, Point>,
+    ) -> Result<(), StorageError> {
+        redo::rewrite(self, ends);
+        self.suspect.store(false, Ordering::Release);
+        if !lock(&self.given_up).is_empty() {
+            // The next start tries again.
+            return Ok(());
+        }
+        let path = self.root.join(SUSPECT);
+        disk::remove_if_present(&path).map_err(failed("remove", &path))
+    }
+
+    /// Notes that all that lies below these ends is on the disk. Partitions that were not looked at since a power cut may
+    /// hold what must not be taken.
+    pub(crate) fn cover(&self, ends: &BTreeMap<PartitionId, Point>) -> Result<(), StorageError> {
+        let opened = lock(&self.opened).clone();
+        let given_up = lock(&self.given_up).clone();
+        redo::cover(self, ends, |id| {
+            !given_up.contains_key(&id) && (!self.power_was_cut || opened.contains(&id))
+        })
+    }
+
+    /// Lets a partition not be opened in this run.
+    pub(crate) fn give_up(&self, partition: PartitionId, reason: String) {
+        lock(&self.given_up).insert(partition, reason);
+        self.distrust();
+    }
+
+    /// Why a partition can't be opened in this run.
+    pub(crate) fn given_up(&self, partition: PartitionId) -> Option<String> {
+        lock(&self.given_up).get(&partition).cloned()
+    }
+
+    /// Notes that what a power cut left of a partition was looked at.
+    pub(crate) fn note_opened(&self, partition: PartitionId) {
         if self.power_was_cut {
+            lock(&self.opened).insert(partition);
+        }
+    }
+
+    /// Whether segments that were closed are synced within seconds.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.has_journal.load(Ordering::Acquire)
+    }
+
+    /// How far files of a partition can be trusted that are opened now.
+    pub(crate) fn trust(&self, partition: PartitionId) -> Trust {
+        if self.power_was_cut && !lock(&self.opened).contains(&partition) {
             Trust::PowerCut
         } else if self.was_clean && !self.failed.load(Ordering::Acquire) {
             Trust::Clean

@@ -249,13 +249,15 @@ fn write_unfinished(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     Ok(())
 }
 
-fn unfinished_name(path: &Path) -> PathBuf {
+/// The name under which a file is written before it gets its own.
+pub(crate) fn unfinished_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED);
     PathBuf::from(name)
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory of a file.
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new("."))
 }
 
@@ -373,6 +375,16 @@ pub(crate) fn rename_if_present(from: &Path, to: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// A number that nobody can guess; in a simulation, which must do the same again, this one.
+pub(crate) fn random(simulated: u64) -> io::Result<u64> {
+    if faults::is_observed() {
+        return Ok(simulated);
+    }
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The id of this run of the kernel, if it tells.

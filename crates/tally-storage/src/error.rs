@@ -39,6 +39,19 @@ pub enum OpenDirError {
     },
 }
 
+impl From<StorageError> for OpenDirError {
+    fn from(error: StorageError) -> OpenDirError {
+        match error {
+            StorageError::Io { what, path, source } => OpenDirError::Io { what, path, source },
+            other => OpenDirError::Io {
+                what: "bring the journal into",
+                path: PathBuf::new(),
+                source: io::Error::other(other.to_string()),
+            },
+        }
+    }
+}
+
 /// Why an operation on a partition failed.
 #[derive(Debug, Error)]
 pub enum StorageError {

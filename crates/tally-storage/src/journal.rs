@@ -10,6 +10,7 @@ use crate::error::{NoRoom, StorageError, failed};
 use crate::faults;
 use crate::mmap::Slice;
 use crate::partition::{LogOptions, PartitionLog, ReadOutcome, Recovered, SegmentInfo};
+use crate::redo;
 use crate::segment::Place;
 use crate::sync_journal::{Durability, SyncJournal};
 use bytes::Bytes;
@@ -144,6 +145,11 @@ impl SegmentJournal {
         journal: Arc<SyncJournal>,
         durability: Durability,
     ) -> SegmentJournal {
+        assert!(
+            matches!(durability, Durability::Memory | Durability::Os)
+                || durability == journal.durability(),
+            "the journal was opened for another durability"
+        );
         let synced = match durability {
             Durability::Memory | Durability::Os => None,
             Durability::Commit | Durability::Always => Some(Synced {
@@ -213,7 +219,7 @@ impl SegmentJournal {
     pub fn settled(&self, partition: PartitionId) -> Offset {
         match &self.synced {
             None => Offset(i64::MAX),
-            Some(_) => self.dir.settled(partition),
+            Some(_) => self.dir.points().get(partition).offset,
         }
     }
 
@@ -290,7 +296,28 @@ impl SegmentJournal {
         partition: PartitionId,
         options: LogOptions,
     ) -> Result<Recovered, StorageError> {
-        let (log, cut) = PartitionLog::open(self.place(partition), options, self.dir.trust())?;
+        if let Some(reason) = self.dir.given_up(partition) {
+            let path = self.dir.partition_path(partition);
+            return Err(StorageError::Corrupt { path, reason });
+        }
+        let durability = self.durability();
+        if self.synced.is_none() {
+            // Before anything is written that counts by these rules.
+            let said = self.dir.set_durability(durability);
+            said.map_err(failed("write the recovery points of", self.dir.path()))?;
+        }
+        match &self.synced {
+            Some(synced) => synced.journal.fail_if_suspect()?,
+            None if self.dir.is_suspect() => {
+                if let Some(end) = redo::file_end(self.place(partition))? {
+                    redo::rewrite_partition(self.place(partition), &end)?;
+                }
+            }
+            None => {}
+        }
+        let trust = self.dir.trust(partition);
+        let (log, cut) = PartitionLog::open(self.place(partition), options, trust)?;
+        self.dir.note_opened(partition);
         let recovered = Recovered {
             log_start: log.log_start,
             log_end: log.log_end,
@@ -326,6 +353,9 @@ impl SegmentJournal {
     /// Closes a partition and removes its files. Slices of it stay readable.
     pub fn delete_partition(&mut self, partition: PartitionId) -> Result<(), StorageError> {
         self.partitions.remove(&partition);
+        if let Some(synced) = &self.synced {
+            synced.journal.remove(partition);
+        }
         let path = self.dir.partition_path(partition);
         self.dir
             .remove_partition(partition)
@@ -567,7 +597,9 @@ impl SegmentJournal {
         self.durable = self.last;
         self.state = JournalState::Open;
         if let Some(synced) = &mut self.synced {
+            // Where that fails the state stays as it is.
             synced.failures = synced.journal.start_over();
+            self.last = synced.journal.synced();
         }
     }
 
@@ -674,8 +706,8 @@ impl Journal for SegmentJournal {
     }
 
     fn prefix_ordered(&self) -> bool {
-        // In place is durable, and batches are put in place one after the other. A turn syncs one segment after the other:
-        // a power cut in its middle keeps some of what was handed over later and not all of what was before.
-        self.synced.is_none()
+        // `os`: in place is durable, and batches are put in place one after the other. Else: what is handed over goes into
+        // the journal in that order, and what was not synced and decides over others is not taken (R-11 (a)).
+        true
     }
 }

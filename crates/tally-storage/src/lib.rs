@@ -11,6 +11,8 @@
 //! | `partition` | one partition: its segments, snapshots, leader epochs and log start |
 //! | `segment` | one segment: bytes, indexes, rows of aborted transactions |
 //! | `sync_journal` | what is synced, when and in which order, with durability `commit` and `always` |
+//! | `checkpoint`, `recovery_points` | syncing segments behind the back of their shards, and how far that got |
+//! | `redo` | bringing what the journal holds into the segments, at the start |
 //! | `tail` | the end of a segment, for those who sync it without the lock of its shard |
 //! | `compaction` | rewriting closed segments, and putting them into the log |
 //! | `lookup` | finding batches in a segment, by offset and by time |
@@ -25,6 +27,7 @@
 
 #![deny(unsafe_code)]
 
+mod checkpoint;
 mod cold;
 mod compaction;
 mod completion;
@@ -46,6 +49,8 @@ mod mmap;
 mod opening;
 mod partition;
 mod recovery;
+mod recovery_points;
+mod redo;
 mod segment;
 mod sync_journal;
 mod tail;

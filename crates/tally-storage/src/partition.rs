@@ -5,6 +5,7 @@
 //! come with the first append.
 
 mod hand_over;
+mod points;
 mod row_sums;
 
 use self::hand_over::Handed;
@@ -27,7 +28,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 use tally_protocol::ids::{to_u64, to_usize};
-use tally_protocol::{BatchView, LeaderEpoch, Offset};
+use tally_protocol::{BatchView, LeaderEpoch, Offset, batch};
 
 pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const LOG_START: &str = "log-start";
@@ -125,6 +126,8 @@ pub(crate) struct PartitionLog {
     row_sums: Vec<RowSum>,
     /// The last segment began here, which nobody has been told.
     rolled_at: Option<Offset>,
+    /// A segment that could not be begun: its files may still be there.
+    doomed: Option<Offset>,
     /// What was handed over to be synced, with durability `commit` and `always`.
     handed: Handed,
 }
@@ -194,6 +197,7 @@ impl PartitionLog {
             snapshots: Vec::new(),
             row_sums: Vec::new(),
             rolled_at: None,
+            doomed: None,
             handed: Handed::default(),
         }
     }
@@ -207,6 +211,7 @@ impl PartitionLog {
         let mut log = PartitionLog::empty(options);
         let directory = place.directory();
         let Some(names) = disk::names(&directory).map_err(failed("list", &directory))? else {
+            log.meet_point(place, trust)?;
             return Ok((log, None));
         };
         let (names, checkpoint) = compaction::settle(place, names)?;
@@ -245,6 +250,7 @@ impl PartitionLog {
             // with the power, a segment or a snapshot of the log that was cut could come back into the one that grows now.
             disk::sync_directory(&directory).map_err(failed("sync", &directory))?;
         }
+        log.meet_point(place, trust)?;
         Ok((log, cut))
     }
 
@@ -286,11 +292,11 @@ impl PartitionLog {
             segment.dirty = true;
         }
         let mut at = match trust {
-            Trust::PowerCut => 0,
+            Trust::PowerCut => self.first_unsettled(&place.dir.points().get(place.id)),
             Trust::Clean | Trust::Killed => self.segments.len() - 1,
         };
         while at < self.segments.len() {
-            let cut = self.walk_segment(place, at, seen)?;
+            let cut = self.walk_segment(place, at, trust, seen)?;
             if cut.is_some() {
                 return Ok(cut);
             }
@@ -304,14 +310,16 @@ impl PartitionLog {
         &mut self,
         place: Place<'_>,
         at: usize,
+        trust: Trust,
         seen: &mut Vec<(LeaderEpoch, Offset)>,
     ) -> Result<Option<Cut>, StorageError> {
+        let covered = self.covered(place, trust, self.segments[at].base);
         let next = self.segments.get(at + 1).map(|next| next.base);
         let segment = &mut self.segments[at];
         let path = place.file(segment.base, LOG);
         let file = SegmentFile::open(&path).map_err(failed("open", &path))?;
-        let mut walk =
-            recovery::walk(&file, segment.base, &self.options).map_err(failed("read", &path))?;
+        let mut walk = recovery::walk_covered(&file, segment.base, &self.options, &covered)
+            .map_err(failed("read", &path))?;
         seen.append(&mut walk.epochs);
         let gap =
             next.filter(|next| walk.end > *next || (walk.end < *next && !self.options.compacted));
@@ -327,7 +335,8 @@ impl PartitionLog {
             return Ok(None);
         };
         // Durable before anything is appended behind it: else old bytes could come back with the power.
-        file.sync().map_err(failed("sync", &path))?;
+        let synced = place.dir.synced(file.sync());
+        synced.map_err(failed("sync", &path))?;
         let cut_bytes = segment.size - walk.size;
         segment.adopt(&walk, place, &self.options)?;
         let behind = self.segments.drain(at + 1..).rev().map(|lost| {
@@ -402,7 +411,7 @@ impl PartitionLog {
         let path = place.directory().join(EPOCHS);
         disk::replace(&path, self.epochs.encode().as_bytes(), Sync::No)?;
         self.epochs_unsaved = false;
-        if let Some(tail) = self.segments.last().and_then(|last| last.tail.as_ref()) {
+        if let Some(tail) = self.segments.last().and_then(|last| last.tail.upgrade()) {
             tail.name_written();
         }
         Ok(())
@@ -410,12 +419,14 @@ impl PartitionLog {
 
     /// Takes disk space for appends of `bytes` in all, closing the last segment if they belong into a new one.
     pub(crate) fn reserve(&mut self, place: Place<'_>, bytes: usize) -> io::Result<()> {
-        let Some(last) = self.segments.last_mut() else {
-            let (segment, writer) = Segment::create(place, self.log_end, bytes, &self.options)?;
+        self.remove_doomed(place)?;
+        if self.segments.is_empty() {
+            let (segment, writer) = self.create_segment(place, bytes)?;
             self.segments.push(segment);
             self.writer = Some(Box::new(writer));
             return Ok(());
-        };
+        }
+        let last = self.segments.last_mut().expect("there is one");
         if self.writer.is_none() {
             self.writer = Some(Box::new(last.writer(place, &self.options)?));
         }
@@ -435,12 +446,35 @@ impl PartitionLog {
             // Recovery finds missing epochs in the last segment only.
             self.save_epochs(place)?;
         }
-        let (segment, writer) = Segment::create(place, self.log_end, bytes, &self.options)?;
+        if let Some(last) = self.segments.last_mut() {
+            // A power cut must not keep the name of the new segment and lose that of this one: the log would begin with it.
+            last.tail(place)?.sync_names(place.dir)?;
+        }
+        let (segment, writer) = self.create_segment(place, bytes)?;
         self.close_writer(place);
         self.segments.push(segment);
         self.writer = Some(Box::new(writer));
         self.rolled_at = Some(self.log_end);
         faults::point("roll.after");
+        Ok(())
+    }
+
+    fn create_segment(&mut self, place: Place<'_>, bytes: usize) -> io::Result<(Segment, Writer)> {
+        self.remove_doomed(place)?;
+        let created = Segment::create(place, self.log_end, bytes, &self.options);
+        if created.is_err() {
+            self.doomed = Some(self.log_end);
+        }
+        created
+    }
+
+    /// Removes what is left of a segment that could not be begun, before anything is appended to the one before: a start
+    /// would take its name for the end of that one.
+    fn remove_doomed(&mut self, place: Place<'_>) -> io::Result<()> {
+        if let Some(base) = self.doomed {
+            disk::remove_if_present(&place.file(base, LOG))?;
+            self.doomed = None;
+        }
         Ok(())
     }
 
@@ -476,9 +510,13 @@ impl PartitionLog {
         );
         self.epochs_unsaved |= self.epochs.note(entry.leader_epoch, entry.base);
         self.try_to_save_epochs(place);
+        self.remove_doomed(place)?;
         let (Some(last), Some(writer)) = (self.segments.last_mut(), &mut self.writer) else {
             return Err(io::Error::other("no segment to append to"));
         };
+        if self.options.synced_only || has_control(&entry.bytes) {
+            writer.tail().decides(entry.bytes.len());
+        }
         let interval = self.options.index_interval_bytes;
         last.append(writer, place, entry, interval)?;
         self.log_end = entry.last.next();
@@ -924,7 +962,19 @@ impl PartitionLog {
     }
 }
 
-fn read_log_start(place: Place<'_>) -> Result<Offset, StorageError> {
+/// Whether one of some whole batches holds a control record.
+fn has_control(mut batches: &[u8]) -> bool {
+    while let Ok(header) = batch::parse_header(batches) {
+        if header.is_control() {
+            return true;
+        }
+        batches = batches.get(header.size_bytes()..).unwrap_or_default();
+    }
+    false
+}
+
+/// The log start that deletions left.
+pub(crate) fn read_log_start(place: Place<'_>) -> Result<Offset, StorageError> {
     let path = place.directory().join(LOG_START);
     let Some(bytes) = disk::read(&path).map_err(failed("read", &path))? else {
         return Ok(Offset::ZERO);

@@ -53,6 +53,8 @@ pub enum CutReason {
         /// Where the next segment begins.
         next_segment: Offset,
     },
+    /// It was never synced, and decides over what was (R-11 (a)).
+    NotSynced,
     /// The log ends before its own start.
     BelowStart {
         /// Where the log starts.
@@ -73,10 +75,32 @@ impl fmt::Display for CutReason {
             CutReason::Gap { next_segment } => {
                 write!(f, "batches are missing before offset {next_segment}")
             }
+            CutReason::NotSynced => f.write_str("a batch was not synced before the power was cut"),
             CutReason::BelowStart { log_start } => {
                 write!(f, "the log ends before its start at offset {log_start}")
             }
         }
+    }
+}
+
+/// What is known to have been synced of a segment, after a power cut (R-11 (a)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered {
+    /// Up to this position.
+    pub(crate) below: u64,
+    /// Nothing is taken behind it; else only what decides over others is not.
+    pub(crate) data_too: bool,
+}
+
+impl Covered {
+    /// Everything counts that is whole.
+    pub(crate) const ALL: Covered = Covered {
+        below: u64::MAX,
+        data_too: false,
+    };
+
+    fn lacks(&self, header: &BatchHeader, end: u64) -> bool {
+        end > self.below && (self.data_too || header.is_control())
     }
 }
 
@@ -102,6 +126,16 @@ pub(crate) struct Walk {
 
 /// Walks the segment that begins at `base`, every batch with its checksum.
 pub(crate) fn walk(file: &SegmentFile, base: Offset, options: &LogOptions) -> io::Result<Walk> {
+    walk_covered(file, base, options, &Covered::ALL)
+}
+
+/// The same, and stops at what must not be taken though it is whole.
+pub(crate) fn walk_covered(
+    file: &SegmentFile,
+    base: Offset,
+    options: &LogOptions,
+    covered: &Covered,
+) -> io::Result<Walk> {
     let file_size = file.size()?;
     let mut found = Walk::begin(base);
     let mut window = Window::new(file, file_size);
@@ -114,6 +148,10 @@ pub(crate) fn walk(file: &SegmentFile, base: Offset, options: &LogOptions) -> io
             Ok(header) => {
                 if let Err(reason) = found.check(base, &header, options.compacted) {
                     found.stopped = Some(reason);
+                    break;
+                }
+                if covered.lacks(&header, found.size + to_u64(header.size_bytes())) {
+                    found.stopped = Some(CutReason::NotSynced);
                     break;
                 }
                 found.take(base, &header, options.index_interval_bytes);

@@ -19,8 +19,8 @@ use crate::tail::{Tail, Written};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, LazyLock, Weak};
 use tally_protocol::batch::HEADER_BYTES;
 use tally_protocol::ids::{to_u64, to_usize};
 use tally_protocol::{Offset, PartitionId};
@@ -43,6 +43,18 @@ pub(crate) struct Place<'a> {
     pub(crate) id: PartitionId,
     /// Counts the maps of the journal's segments.
     pub(crate) maps: &'a Arc<AtomicUsize>,
+}
+
+impl<'a> Place<'a> {
+    /// For those who map nothing.
+    pub(crate) fn unmapped(dir: &'a DataDir, id: PartitionId) -> Place<'a> {
+        static NONE: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+        Place {
+            dir,
+            id,
+            maps: &NONE,
+        }
+    }
 }
 
 impl Place<'_> {
@@ -69,6 +81,13 @@ pub(crate) struct Writer {
     since_ms: i64,
 }
 
+impl Writer {
+    /// The end of the segment, for those who sync it.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+}
+
 /// One segment of a partition.
 pub(crate) struct Segment {
     /// The first offset that may be in it: its name.
@@ -81,8 +100,8 @@ pub(crate) struct Segment {
     pub(crate) first_timestamp: Option<i64>,
     /// Written to in this run, and not synced since.
     pub(crate) dirty: bool,
-    /// For those who sync it; only while it may have to be.
-    pub(crate) tail: Option<Arc<Tail>>,
+    /// For those who sync it; there only while it is written to or may have to be synced.
+    pub(crate) tail: Weak<Tail>,
     /// The largest timestamp and the last offset of the batch that had it first, once known.
     pub(crate) largest: Cell<Option<(i64, Offset)>>,
     map: RefCell<Option<Arc<Mapping>>>,
@@ -115,7 +134,7 @@ impl Segment {
             size,
             first_timestamp: None,
             dirty: false,
-            tail: None,
+            tail: Weak::new(),
             largest: Cell::new(None),
             map: RefCell::new(None),
             indexes: RefCell::new(None),
@@ -146,8 +165,8 @@ impl Segment {
         segment.largest.set(Some((-1, base)));
         *segment.indexes.get_mut() = Some(Indexes::default());
         let start = Written { size: 0, end: base };
-        let tail = Tail::new(place, base, file, start);
-        segment.tail = Some(Arc::clone(&tail));
+        let tail = Tail::new(place, base, file, start, start);
+        segment.tail = Arc::downgrade(&tail);
         let mut writer = Writer {
             tail,
             reserved: 0,
@@ -184,13 +203,14 @@ impl Segment {
 
     /// The end of the segment, for those who sync it.
     pub(crate) fn tail(&mut self, place: Place<'_>) -> io::Result<Arc<Tail>> {
-        if let Some(tail) = &self.tail {
-            return Ok(Arc::clone(tail));
+        if let Some(tail) = self.tail.upgrade() {
+            return Ok(tail);
         }
         let file = SegmentFile::open(&place.file(self.base, LOG))?;
         let (size, end) = (self.size, self.end);
-        let tail = Tail::new(place, self.base, file, Written { size, end });
-        self.tail = Some(Arc::clone(&tail));
+        let known = place.dir.points().get(place.id).reach_in(self);
+        let tail = Tail::new(place, self.base, file, Written { size, end }, known);
+        self.tail = Arc::downgrade(&tail);
         Ok(tail)
     }
 
@@ -342,9 +362,11 @@ impl Segment {
     pub(crate) fn seal(&mut self, writer: Writer, place: Place<'_>) -> io::Result<()> {
         let Writer { tail, mut pace, .. } = writer;
         tail.seal();
-        // Whoever has to sync it opens it again: a closed segment keeps no file open.
-        place.dir.unsynced().unlist(place.id, self.base);
-        self.tail = None;
+        if tail.is_listed() && !place.dir.has_journal() {
+            // Perhaps nobody syncs it for long: a closed segment keeps no file open. With a journal checkpoints come soon.
+            let closed = Tail::closed(place.id, self.base, tail.written());
+            place.dir.unsynced().list(&closed);
+        }
         let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
         if let Some(entry) = pace.time_entry(self.base) {
             let path = place.file(self.base, TIME_INDEX);
@@ -358,7 +380,8 @@ impl Segment {
 
     /// Brings the segment's files to the disk.
     pub(crate) fn sync(&mut self, place: Place<'_>) -> io::Result<()> {
-        SegmentFile::open(&place.file(self.base, LOG))?.sync()?;
+        let log = SegmentFile::open(&place.file(self.base, LOG))?;
+        place.dir.synced(log.sync())?;
         for kind in [INDEX, TIME_INDEX] {
             match SegmentFile::open(&place.file(self.base, kind)) {
                 Ok(file) => file.sync()?,
@@ -375,11 +398,11 @@ impl Segment {
     pub(crate) fn remove(&self, place: Place<'_>) {
         // Whoever opens it could make its indexes anew.
         self.opening.borrow_mut().end();
-        if let Some(tail) = &self.tail {
+        if let Some(tail) = self.tail.upgrade() {
             tail.remove();
         }
         // A listed segment keeps its file open, and with it the disk space of a removed one.
-        place.dir.unsynced().unlist(place.id, self.base);
+        place.dir.unsynced().forget_segment(place.id, self.base);
         // The log last: what has a log is a segment, what has none is swept up.
         for kind in [INDEX, TIME_INDEX, TXN_INDEX, LOG] {
             let path = place.file(self.base, kind);
@@ -554,7 +577,8 @@ impl Segment {
         }
         let path = place.file(self.base, kind);
         tracing::warn!(path = %path.display(), "an entry of an index leads to another batch than it says");
-        if self.tail.is_some() {
+        let tail = self.tail.upgrade();
+        if tail.is_some_and(|tail| !tail.is_sealed()) {
             return Ok(());
         }
         let mut opening = self.opening.borrow_mut();

@@ -7,11 +7,12 @@
 use crate::data_dir::DataDir;
 use crate::disk::{self, SegmentFile};
 use crate::partition::EPOCHS;
-use crate::segment::Place;
-use std::collections::BTreeMap;
+use crate::segment::{LOG, Place};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tally_protocol::ids::to_u64;
 use tally_protocol::{Offset, PartitionId};
 
 /// How far a segment is written: both rise together.
@@ -23,13 +24,24 @@ pub(crate) struct Written {
     pub(crate) end: Offset,
 }
 
+/// What is known of the bytes of a segment.
+#[derive(Clone, Copy)]
+struct Reach {
+    written: Written,
+    /// All below is in a group of the journal that was synced, or below a recovery point.
+    journaled: Written,
+    /// Where the first batch behind `journaled` begins that decides over others, and where the last such one ends.
+    decisive: Option<(Written, u64)>,
+}
+
 /// One segment that is written to, or was and is not synced.
 pub(crate) struct Tail {
     pub(crate) partition: PartitionId,
     /// The first offset of the segment: its name.
     pub(crate) base: Offset,
-    file: SegmentFile,
-    written: Mutex<Written>,
+    /// `None` for a closed one that is opened again when it is synced.
+    file: Option<SegmentFile>,
+    reach: Mutex<Reach>,
     /// In the list of unsynced segments.
     listed: AtomicBool,
     /// Its name, or the epochs of its partition, may not be on the disk.
@@ -38,40 +50,111 @@ pub(crate) struct Tail {
     sealed: AtomicBool,
     /// Its files are being removed.
     removed: AtomicBool,
+    /// A sync of it failed: what the kernel still has of it may not be on the disk, whatever a later sync says.
+    failed: AtomicBool,
 }
 
 impl Tail {
-    /// A segment whose names may not be on the disk.
-    pub(crate) fn new(place: Place<'_>, base: Offset, file: SegmentFile, at: Written) -> Arc<Tail> {
+    /// A segment whose names may not be on the disk; what is below `journaled` is.
+    pub(crate) fn new(
+        place: Place<'_>,
+        base: Offset,
+        file: SegmentFile,
+        written: Written,
+        journaled: Written,
+    ) -> Arc<Tail> {
+        Tail::make(place.id, base, Some(file), written, journaled)
+    }
+
+    /// A closed segment that is opened when it is synced: it keeps no file open until then.
+    pub(crate) fn closed(id: PartitionId, base: Offset, written: Written) -> Arc<Tail> {
+        let start = Written { size: 0, end: base };
+        let tail = Tail::make(id, base, None, written, start);
+        tail.seal();
+        tail
+    }
+
+    fn make(
+        partition: PartitionId,
+        base: Offset,
+        file: Option<SegmentFile>,
+        written: Written,
+        journaled: Written,
+    ) -> Arc<Tail> {
         Arc::new(Tail {
-            partition: place.id,
+            partition,
             base,
             file,
-            written: Mutex::new(at),
+            reach: Mutex::new(Reach {
+                written,
+                journaled,
+                decisive: None,
+            }),
             listed: AtomicBool::new(false),
             names_unsynced: AtomicBool::new(true),
             sealed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         })
     }
 
-    /// The file of the segment's batches.
+    /// The file of the segment's batches, of one that is not [`Tail::closed`].
     pub(crate) fn file(&self) -> &SegmentFile {
-        &self.file
+        let file = self.file.as_ref();
+        file.expect("only closed segments that nobody reads or writes are without their file")
     }
 
     /// How far it is written.
-    #[expect(dead_code, reason = "checkpoints come next")]
     pub(crate) fn written(&self) -> Written {
-        *lock(&self.written)
+        lock(&self.reach).written
+    }
+
+    /// How far a recovery point may go once the file is synced, and whether that is all there is. Where `all_journaled`
+    /// nothing counts that the journal does not hold; else what decides over others does not (R-11 (a)).
+    pub(crate) fn reach(&self, all_journaled: bool) -> (Written, bool) {
+        let reach = *lock(&self.reach);
+        let upto = match reach.decisive {
+            _ if all_journaled => reach.journaled,
+            Some((before, _)) if before.size > reach.journaled.size => before,
+            Some(_) => reach.journaled,
+            None => reach.written,
+        };
+        (upto, upto.size >= reach.written.size)
+    }
+
+    /// Notes that `bytes` follow that decide over others: before they are written.
+    pub(crate) fn decides(&self, bytes: usize) {
+        let mut reach = lock(&self.reach);
+        let (written, end) = (reach.written, reach.written.size + to_u64(bytes));
+        let (before, last) = reach.decisive.unwrap_or((written, end));
+        reach.decisive = Some((before, last.max(end)));
+    }
+
+    /// Notes that a group of the journal was synced that holds the bytes up to here.
+    pub(crate) fn set_journaled(&self, upto: Written) {
+        let mut reach = lock(&self.reach);
+        if upto.size > reach.journaled.size {
+            reach.journaled = upto;
+        }
+        if reach
+            .decisive
+            .is_some_and(|(_, last)| last <= reach.journaled.size)
+        {
+            reach.decisive = None;
+        }
     }
 
     /// Notes an append whose last byte is in place; returns whether the segment has to be listed.
     #[must_use]
     pub(crate) fn advance(&self, at: Written) -> bool {
-        *lock(&self.written) = at;
+        lock(&self.reach).written = at;
         // Read after the lock was let go: whoever took it off the list before that sees this append, see `Unsynced::take`.
-        !self.listed.load(Ordering::Acquire)
+        !self.is_listed()
+    }
+
+    /// Whether it is in the list of unsynced segments.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
     }
 
     /// Notes that a name beside the segment was written.
@@ -85,7 +168,6 @@ impl Tail {
     }
 
     /// Whether no more appends come.
-    #[expect(dead_code, reason = "checkpoints come next")]
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
     }
@@ -100,15 +182,48 @@ impl Tail {
         self.removed.load(Ordering::Acquire)
     }
 
-    /// Brings the batches to the disk, and all names that lead to them.
-    pub(crate) fn sync(&self, dir: &DataDir) -> io::Result<()> {
-        self.file.sync()?;
-        self.sync_names(dir)
+    /// Whether a sync of it failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Brings the batches to the disk, and all names that lead to them. Never a second time after it has failed.
+    pub(crate) fn sync(self: &Arc<Tail>, dir: &DataDir) -> io::Result<()> {
+        if self.has_failed() {
+            return Err(io::Error::other("an earlier sync of it failed"));
+        }
+        let synced = self.sync_file(dir).and_then(|()| self.sync_names(dir));
+        if synced.is_err() {
+            self.fail(dir);
+        }
+        synced
+    }
+
+    fn sync_file(&self, dir: &DataDir) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            return file.sync();
+        }
+        let place = Place::unmapped(dir, self.partition);
+        match SegmentFile::open(&place.file(self.base, LOG)).and_then(|file| file.sync()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_removed() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Notes that a sync failed. It stays listed, so that no recovery point passes it before its bytes are written anew.
+    pub(crate) fn fail(self: &Arc<Tail>, dir: &DataDir) {
+        self.failed.store(true, Ordering::Release);
+        dir.unsynced().list(self);
+    }
+
+    /// Whether its names may not be on the disk; from here on they are taken to be.
+    pub(crate) fn take_names(&self) -> bool {
+        self.names_unsynced.swap(false, Ordering::AcqRel)
     }
 
     /// Brings the names to the disk, and the epochs that recovery would not find again behind a recovery point.
     pub(crate) fn sync_names(&self, dir: &DataDir) -> io::Result<()> {
-        if !self.names_unsynced.swap(false, Ordering::AcqRel) {
+        if !self.take_names() {
             return Ok(());
         }
         let directory = dir.partition_path(self.partition);
@@ -125,7 +240,8 @@ impl Tail {
     }
 }
 
-fn sync_file_if_present(path: &std::path::Path) -> io::Result<()> {
+/// Syncs a file; one that is missing is fine.
+pub(crate) fn sync_file_if_present(path: &std::path::Path) -> io::Result<()> {
     match SegmentFile::open(path) {
         Ok(file) => file.sync(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -158,10 +274,23 @@ impl Unsynced {
         tails.insert((tail.partition, tail.base), Arc::clone(tail));
     }
 
-    /// Whether there are none.
-    #[expect(dead_code, reason = "checkpoints come next")]
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.tails).is_empty()
+    /// Lists a segment again, unless another look at the same file was listed meanwhile.
+    pub(crate) fn list_again(&self, tail: &Arc<Tail>) {
+        let mut tails = lock(&self.tails);
+        if tail.is_removed() {
+            return;
+        }
+        tails.entry((tail.partition, tail.base)).or_insert_with(|| {
+            tail.listed.store(true, Ordering::Release);
+            Arc::clone(tail)
+        });
+    }
+
+    /// The partitions with a segment whose sync failed.
+    pub(crate) fn failed(&self) -> BTreeSet<PartitionId> {
+        let tails = lock(&self.tails);
+        let failed = tails.values().filter(|tail| tail.has_failed());
+        failed.map(|tail| tail.partition).collect()
     }
 
     /// Takes those off the list that `wanted` holds for. An append from here on lists its segment again.
@@ -179,10 +308,11 @@ impl Unsynced {
         taken
     }
 
-    /// Takes a segment off the list.
-    pub(crate) fn unlist(&self, partition: PartitionId, base: Offset) {
+    /// Takes a segment off the list whose files are to be removed.
+    pub(crate) fn forget_segment(&self, partition: PartitionId, base: Offset) {
         if let Some(tail) = lock(&self.tails).remove(&(partition, base)) {
             tail.listed.store(false, Ordering::Release);
+            tail.remove();
         }
     }
 

@@ -579,6 +579,10 @@ impl State {
                 if let Some(file) = self.file(operation) {
                     let size = file.size();
                     file.sizes.insert(size);
+                    // Written again, the same bytes too, a page is one that a sync has to bring to the disk.
+                    file.lost.retain(|page, _| {
+                        (page + 1) * PAGE <= size_of(at) || page * PAGE >= end.min(size)
+                    });
                     file.allocated = file.allocated.max(pages_for(end.min(size)));
                 }
             }

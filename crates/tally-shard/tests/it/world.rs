@@ -648,6 +648,7 @@ fn open(
         }
         Durability::Commit | Durability::Always => {
             let options = SyncOptions {
+                durability,
                 journal_bytes: 1 << 20,
                 ..SyncOptions::default()
             };

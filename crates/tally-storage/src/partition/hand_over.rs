@@ -6,6 +6,7 @@
 use super::PartitionLog;
 use crate::error::{StorageError, failed};
 use crate::journal::Ticket;
+use crate::recovery_points::Point;
 use crate::segment::Place;
 use crate::tail::{Tail, Written};
 use std::sync::Arc;
@@ -44,6 +45,20 @@ impl Default for Handed {
     }
 }
 
+impl Handed {
+    /// What lies below a recovery point need not be handed over.
+    pub(super) fn upto(point: &Point) -> Handed {
+        Handed {
+            segment: point.segment,
+            upto: Written {
+                size: point.position,
+                end: point.offset,
+            },
+            ticket: Ticket(0),
+        }
+    }
+}
+
 impl PartitionLog {
     /// The ticket that covers the offsets below `upto` if all of them were handed over before.
     pub(crate) fn handed_over(&self, upto: Offset) -> Option<Ticket> {
@@ -56,6 +71,13 @@ impl PartitionLog {
         place: Place<'_>,
         upto: Offset,
     ) -> Result<Vec<Range>, StorageError> {
+        let point = place.dir.points().get(place.id);
+        if point.offset > self.handed.upto.end {
+            // Checkpoints have synced more than was ever handed over.
+            let ticket = self.handed.ticket;
+            self.handed = Handed::upto(&point);
+            self.handed.ticket = ticket;
+        }
         let end = self.end_of_hand_over(upto);
         let mut ranges = Vec::new();
         let (begun, done) = (self.handed.segment, self.handed.upto);
@@ -94,7 +116,7 @@ impl PartitionLog {
             .iter()
             .filter(|segment| segment.end > self.handed.upto.end)
             .map(|segment| match segment.base == begun {
-                true => segment.size - self.handed.upto.size,
+                true => segment.size.saturating_sub(self.handed.upto.size),
                 false => segment.size,
             })
             .sum();

@@ -48,7 +48,12 @@ fn segments_that_wait_to_be_synced_are_let_go_of_when_they_are() {
     let disk = Disk::new();
     let directory = disk.root().join("topics");
     let dir = disk.open();
-    let sync = SyncJournal::open(Arc::clone(&dir), SyncOptions::default()).expect("it opens");
+    let options = SyncOptions {
+        durability: Durability::Always,
+        journal_bytes: 1 << 20,
+        ..SyncOptions::default()
+    };
+    let sync = SyncJournal::open(Arc::clone(&dir), options).expect("it opens");
     let mut journal =
         SegmentJournal::synced(Arc::clone(&dir), Arc::clone(&sync), Durability::Always);
     let opened = journal.open_partition(PARTITION, SMALL);
@@ -58,6 +63,7 @@ fn segments_that_wait_to_be_synced_are_let_go_of_when_they_are() {
     }
     assert!(disk.bases().len() > 10);
     assert!(sync.turn().expect("synced"));
+    assert!(sync.checkpoint().expect("synced"));
     assert_eq!(open_files(&directory), 1);
     let end = journal.log_end(PARTITION);
     let read = || journal.read(PARTITION, Offset(0), end, 1 << 20, true);

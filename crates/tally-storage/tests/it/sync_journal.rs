@@ -16,6 +16,7 @@ const OTHER: PartitionId = PartitionId {
 
 /// A journal of a megabyte.
 const OPTIONS: SyncOptions = SyncOptions {
+    durability: Durability::Commit,
     journal_bytes: 1 << 20,
     copied_bytes_max: 8192,
 };
@@ -28,7 +29,14 @@ struct Shards {
 impl Shards {
     /// Two shards with a partition each.
     fn start(dir: &Arc<DataDir>, durability: Durability, log: LogOptions) -> Shards {
-        let sync = SyncJournal::open(Arc::clone(dir), OPTIONS).expect("the journal opens");
+        let sync = SyncJournal::open(
+            Arc::clone(dir),
+            SyncOptions {
+                durability,
+                ..OPTIONS
+            },
+        )
+        .expect("the journal opens");
         let shards = [PARTITION, OTHER].map(|id| {
             let mut shard = SegmentJournal::synced(Arc::clone(dir), Arc::clone(&sync), durability);
             shard.open_partition(id, log).expect("the partition opens");

@@ -629,10 +629,16 @@ async fn layout(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
             serve(head, body, async |q| create_partitions::handle(node, q)).await
         }
         api_table::DESCRIBE_LOG_DIRS => {
-            serve(head, body, async |q| {
+            let answer = serve(head, body, async |q| {
                 describe_log_dirs::handle(node, v, q).await
             })
-            .await
+            .await;
+            match answer {
+                Answer::Frame(frame) if v >= 5 => {
+                    Answer::Frame(describe_log_dirs::not_cordoned(frame))
+                }
+                answer => answer,
+            }
         }
         api_table::ELECT_LEADERS => {
             serve(head, body, async |q| elect_leaders::handle(node, v, q)).await

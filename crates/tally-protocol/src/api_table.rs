@@ -5,10 +5,12 @@
 //! alone is listed from a version (0) that is not served, because librdkafka before 2.11.1 turns compression off
 //! without it (KAFKA-18659).
 //!
-//! Six rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
+//! Seven rows go beyond the codec crate. ListOffsets 11 has the layout of 10: see [`Api::crate_version`]. An ApiVersions 5
 //! request is read by [`crate::request::parse_api_versions`]; its response has the layout of 4. The requests of
 //! OffsetCommit 10 and OffsetFetch 10 are read by hand in [`crate::request::FromBody`]; their responses are the crate's. So it is
-//! with InitProducerId 6 (KIP-939, unstable in Kafka 4.3.1) and with WriteTxnMarkers 2, whose request becomes [`crate::request::WriteTxnMarkersRequest`].
+//! with InitProducerId 6 (KIP-939, unstable in Kafka 4.3.1) and with WriteTxnMarkers 2, whose request becomes
+//! [`crate::request::WriteTxnMarkersRequest`]. The response of DescribeLogDirs 5 is that of 4 with one field, which the broker
+//! adds.
 
 /// The `flexible_from` of an API that never became flexible.
 pub const NEVER: i16 = i16::MAX;
@@ -175,7 +177,7 @@ pub static APIS: &[Api] = &[
     api(DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
     api(ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
     api(ALTER_REPLICA_LOG_DIRS, "AlterReplicaLogDirs", 1, 2, 2),
-    api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 4, 2),
+    api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 5, 2),
     api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
     api(CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
     api(DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
@@ -280,6 +282,8 @@ impl Api {
             (LIST_OFFSETS, 11) => 10,
             // The response only; the request has two fields more.
             (API_VERSIONS, 5) => 4,
+            // The request only; the response has one field more.
+            (DESCRIBE_LOG_DIRS, 5) => 4,
             // The response only; the request has one field more.
             (WRITE_TXN_MARKERS, 2) => 1,
             _ => version,

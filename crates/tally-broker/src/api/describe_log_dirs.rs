@@ -3,6 +3,7 @@
 use crate::api::Node;
 use crate::api::topics::{text, topic_name};
 use crate::metadata::Topic;
+use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -10,7 +11,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use tally_protocol::PartitionId;
+use tally_protocol::{PartitionId, frame};
 use tally_shard::{Inspected, Inspection};
 
 /// What is not known of a volume.
@@ -50,6 +51,22 @@ pub(crate) async fn handle(
     DescribeLogDirsResponse::default().with_results(vec![directory])
 }
 
+/// Makes the frame of version 4 that of version 5, which the codec does not know: its one directory ends with whether new
+/// partitions are kept out of it (KIP-1066), behind which come the tagged fields of the directory and of the response.
+pub(crate) fn not_cordoned(mut frame: BytesMut) -> BytesMut {
+    const NO_TAGGED_FIELDS: [u8; 2] = [0; 2];
+    const NOT_CORDONED: u8 = 0;
+    debug_assert!(
+        frame.ends_with(&NO_TAGGED_FIELDS),
+        "one directory, no tagged fields"
+    );
+    frame.truncate(frame.len() - NO_TAGGED_FIELDS.len());
+    frame.put_u8(NOT_CORDONED);
+    frame.put_slice(&NO_TAGGED_FIELDS);
+    frame::finish_response(&mut frame);
+    frame
+}
+
 /// What of the request exists; null asks for everything.
 fn wanted(node: &Node, request: &DescribeLogDirsRequest) -> Wanted {
     let mut wanted = Wanted::new();
@@ -87,5 +104,27 @@ fn volume(path: &Path) -> (i64, i64) {
             (bytes(volume.f_blocks), bytes(volume.f_bavail))
         }
         Err(_) => (UNKNOWN, UNKNOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_version_5_says_that_it_is_not_cordoned() {
+        // Length, correlation id, no tags; throttle time, no error, one directory: no error, "d", no topics, two sizes.
+        let mut four = vec![0, 0, 0, 36, 0, 0, 0, 7, 0];
+        four.extend([0; 6]);
+        four.extend([2, 0, 0, 2, b'd', 1]);
+        four.extend([9; 16]);
+        let mut five = four.clone();
+        five[3] += 1;
+        // Not cordoned, then the two sections of tags.
+        five.extend([0, 0, 0]);
+        four.extend([0, 0]);
+        let made = not_cordoned(BytesMut::from(&four[..]));
+        assert_eq!(made.len() - 4, 36);
+        assert_eq!(made[4..], five[4..]);
     }
 }

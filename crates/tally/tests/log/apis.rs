@@ -42,7 +42,7 @@ const LISTED: &[(i16, i16, i16)] = &[
     (32, 1, 4),
     (33, 0, 2),
     (34, 1, 2),
-    (35, 1, 4),
+    (35, 1, 5),
     (36, 0, 2),
     (37, 0, 3),
     (42, 0, 2),
@@ -131,6 +131,21 @@ fn api1_the_rows_byte_for_byte() {
         let got = answer(&frame);
         assert_eq!(got[..expected.len()], expected, "v{version}");
     }
+}
+
+/// The codec knows DescribeLogDirs up to 4: 5 ends the one directory with whether it is cordoned (KIP-1066).
+#[test]
+fn api1_log_directories_say_that_they_are_not_cordoned() {
+    // One topic that is not there, so that the answer does not change meanwhile.
+    let body = [2, 5, b'g', b'o', b'n', b'e', 2, 0, 0, 0, 0, 0, 0];
+    let mut five = answer(&frame_of(35, 5, 2, 7, &body));
+    let behind_the_sizes = five.len() - 3;
+    assert_eq!(five[behind_the_sizes..], [0, 0, 0]);
+    five.truncate(five.len() - 1);
+    let response = decode_response::<m::DescribeLogDirsRequest>(4, 7, five);
+    assert_eq!(response.results.len(), 1);
+    assert!(response.results[0].topics.is_empty());
+    assert!(response.results[0].total_bytes > response.results[0].usable_bytes);
 }
 
 #[test]

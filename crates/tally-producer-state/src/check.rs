@@ -36,6 +36,9 @@ pub enum Refusal {
     OutOfOrderSequence,
     /// Outside its transaction: not verified, or plain data in an open transaction (V-5, P-53).
     InvalidTxnState,
+    /// Verified before the partition was loaded anew: nobody knows what has happened since, and whoever sends it again is
+    /// verified again (K-1).
+    VerifiedBefore,
 }
 
 impl Refusal {
@@ -46,6 +49,7 @@ impl Refusal {
             Refusal::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
             Refusal::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
             Refusal::InvalidTxnState => ErrorCode::InvalidTxnState,
+            Refusal::VerifiedBefore => ErrorCode::NotLeaderOrFollower,
         }
     }
 }
@@ -182,11 +186,16 @@ impl ProducerStates {
             return Some(Refusal::InvalidProducerEpoch);
         }
         let producer = (header.producer_id, header.producer_epoch);
-        if self.verifications().holds(producer, guard) {
-            None
-        } else {
-            Some(Refusal::InvalidTxnState)
+        let verifications = self.verifications();
+        if verifications.holds(producer, guard) {
+            return None;
         }
+        let is_known = guard.is_none_or(|guard| verifications.has_given(guard));
+        Some(if is_known {
+            Refusal::InvalidTxnState
+        } else {
+            Refusal::VerifiedBefore
+        })
     }
 
     /// P-38 to P-48: epoch, then sequence.

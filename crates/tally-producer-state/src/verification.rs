@@ -1,7 +1,8 @@
 //! Verification states: what is known of a transactional producer between "may this partition be written?" and the
 //! append (V-1 to V-7, KIP-890).
 //!
-//! Soft state: it dies with the process, and a request that then comes with an old guard is refused (V-5).
+//! Soft state: it dies with the process, or when the shard is loaded anew; a request that then comes with an old guard is
+//! refused (V-5), in such a way that it is sent again (K-1).
 //!
 //! A state is kept for each (producer, epoch), not for each producer: a request with a made-up epoch, or a late one of
 //! a fenced producer, must not take away the guard of the producer that is alive.
@@ -54,6 +55,8 @@ struct State {
 pub(crate) struct Verifications {
     states: BTreeMap<(ProducerId, ProducerEpoch), State>,
     next_guard: u64,
+    /// Guards of this life lie above it.
+    before_first: u64,
 }
 
 impl Verifications {
@@ -63,6 +66,7 @@ impl Verifications {
         Verifications {
             states: BTreeMap::new(),
             next_guard: spread(seed),
+            before_first: spread(seed),
         }
     }
 
@@ -103,6 +107,12 @@ impl Verifications {
         self.states
             .get(&producer)
             .is_some_and(|state| Some(state.guard) == guard)
+    }
+
+    /// Whether `guard` was given in this life of the partition.
+    pub(crate) const fn has_given(&self, guard: Guard) -> bool {
+        let nth = guard.0.wrapping_sub(self.before_first);
+        nth != 0 && nth <= self.next_guard.wrapping_sub(self.before_first)
     }
 
     /// Whether a batch that starts at `base_sequence` would overtake one that is still to be verified (V-7).

@@ -198,6 +198,30 @@ fn v05_a_verification_is_dropped_by_its_own_guard_only() {
 }
 
 #[test]
+fn k1_what_was_verified_in_an_earlier_life_of_the_partition_is_asked_again() {
+    let begin = |states: &mut ProducerStates| match states.begin_verification(
+        ProducerId(A),
+        ProducerEpoch(0),
+        Sequence(0),
+        Flow::Tv1,
+        crate::partition::at(1),
+    ) {
+        Verification::Needed(guard) => guard,
+        other => panic!("{other:?}"),
+    };
+    let header = transactional(A, 0, 0, 1);
+    let before = begin(&mut ProducerStates::new(1));
+    let mut states = ProducerStates::new(2);
+    let again = Verdict::Refuse(Refusal::VerifiedBefore);
+    assert_eq!(states.check(&header, Some(before)), again);
+    let now = begin(&mut states);
+    assert_eq!(states.check(&header, Some(before)), again);
+    assert_eq!(states.check(&header, Some(now)), Verdict::Append);
+    let unverified = Verdict::Refuse(Refusal::InvalidTxnState);
+    assert_eq!(states.check(&header, None), unverified);
+}
+
+#[test]
 fn p43_a_tv2_transaction_starts_at_zero() {
     let mut partition = Partition::new();
     let refused = transactional(A, 0, 2, 1);

@@ -127,25 +127,12 @@ impl Broker {
         let local_addr = listener
             .local_addr()
             .map_err(|source| listen_error(&config.listen.to_string(), source))?;
-        let data_dir = Arc::new(durability::open_data_dir(&config)?);
-        let store = FileMetaStore::open(Arc::clone(&data_dir))
-            .map_err(|error| StartError::Metadata(error.to_string()))?;
-        let stored = data_dir
-            .stored_partitions()
-            .map_err(|error| StartError::Metadata(error.to_string()))?;
-        check_not_lost(&store, &stored)?;
-        let shard_count = shard_count(&config);
-        let metadata = Arc::new(Metadata::open(
-            Box::new(store),
-            Arc::clone(&config),
-            system_random(),
-            // A block for each shard, and one for producers without a transactional id.
-            u32::try_from(shard_count + 1).unwrap_or(1) * PRODUCER_ID_BLOCK,
-        )?);
-        remove_orphans(stored, &data_dir, &metadata);
-        // With what was set at run time, from here on.
-        let live = metadata.config();
-        let (shards, syncing) = open_shards(shard_count, &live, &metadata, &data_dir)?;
+        let Opened {
+            data_dir,
+            node,
+            syncing,
+        } = open(&config, local_addr, loggers)?;
+        let (metadata, shards) = (Arc::clone(&node.metadata), Arc::clone(&node.shards));
         let (stop, stopped) = watch::channel(false);
         let ready = Arc::new(AtomicBool::new(false));
         let http = match &config.http {
@@ -153,16 +140,6 @@ impl Broker {
             None => None,
         };
         spawn_timers(&shards, syncing.is_some());
-        let node = Arc::new(Node {
-            advertised: config.advertised(local_addr),
-            config: Arc::clone(&config),
-            metadata: Arc::clone(&metadata),
-            shards: Arc::clone(&shards),
-            producer_ids: PlainProducerIds::default(),
-            loggers,
-            fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
-            loading: Loading::default(),
-        });
         tokio::spawn(listener::serve(node, listener, stopped));
         ready.store(true, Ordering::Release);
         let summary = Summary {
@@ -241,13 +218,62 @@ impl Broker {
 }
 
 /// What the shards do by the clock, and the answers that wait for a sync.
-fn spawn_timers(shards: &Arc<Shards>, syncs: bool) {
+pub(crate) fn spawn_timers(shards: &Arc<Shards>, syncs: bool) {
     for index in 0..shards.timer_count() {
         tokio::spawn(Arc::clone(shards).run_timer(index));
         if syncs {
             tokio::spawn(Arc::clone(shards).run_releases(index));
         }
     }
+}
+
+/// Data that is open, before anybody is served.
+pub(crate) struct Opened {
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) node: Arc<Node>,
+    pub(crate) syncing: Option<Syncing>,
+}
+
+/// Opens the data and recovers.
+pub(crate) fn open(
+    config: &Arc<BrokerConfig>,
+    local_addr: SocketAddr,
+    loggers: Loggers,
+) -> Result<Opened, StartError> {
+    let data_dir = Arc::new(durability::open_data_dir(config)?);
+    let store = FileMetaStore::open(Arc::clone(&data_dir))
+        .map_err(|error| StartError::Metadata(error.to_string()))?;
+    let stored = data_dir
+        .stored_partitions()
+        .map_err(|error| StartError::Metadata(error.to_string()))?;
+    check_not_lost(&store, &stored)?;
+    let shard_count = shard_count(config);
+    let metadata = Arc::new(Metadata::open(
+        Box::new(store),
+        Arc::clone(config),
+        system_random(),
+        // A block for each shard, and one for producers without a transactional id.
+        u32::try_from(shard_count + 1).unwrap_or(1) * PRODUCER_ID_BLOCK,
+    )?);
+    remove_orphans(stored, &data_dir, &metadata);
+    // With what was set at run time, from here on.
+    let live = metadata.config();
+    let (shards, syncing) = open_shards(shard_count, &live, &metadata, &data_dir)?;
+    let node = Arc::new(Node {
+        advertised: config.advertised(local_addr),
+        config: Arc::clone(config),
+        metadata,
+        shards,
+        producer_ids: PlainProducerIds::default(),
+        loggers,
+        fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
+        loading: Loading::default(),
+    });
+    Ok(Opened {
+        data_dir,
+        node,
+        syncing,
+    })
 }
 
 async fn bind(address: &str) -> Result<TcpListener, StartError> {

@@ -12,6 +12,11 @@ mod durability;
 mod loggers;
 mod metadata;
 mod server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+#[cfg(not(feature = "simulation"))]
+#[path = "no_simulation.rs"]
+mod simulation;
 mod stopping;
 
 pub use broker::{Broker, StartError, StopError, Summary};

@@ -47,6 +47,15 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tally-testkit", &["tally-protocol", "tally-storage"]),
+    (
+        "tally-simulation",
+        &[
+            "tally-broker",
+            "tally-protocol",
+            "tally-storage",
+            "tally-testkit",
+        ],
+    ),
 ];
 
 /// Crates that must not see a runtime, a socket or a terminal.

@@ -9,6 +9,9 @@ pub(crate) type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 /// The system's random source.
 #[must_use]
 pub(crate) fn system_random() -> Random {
+    if let Some(random) = crate::simulation::random() {
+        return random;
+    }
     Box::new(|bytes| {
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -1,7 +1,8 @@
 //! The one place that reads the clocks.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tally_protocol::Now;
+use tokio::time::Instant;
 
 /// Further ahead nothing is waited for: sleepers look again then.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -10,6 +11,8 @@ const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
+    /// Where the wall clock stood at the start, if it is moved by hand as the runtime's clock is.
+    wall_start_ms: Option<i64>,
 }
 
 impl Clock {
@@ -17,17 +20,23 @@ impl Clock {
     pub(crate) fn start() -> Clock {
         Clock {
             start: Instant::now(),
+            wall_start_ms: crate::simulation::wall_ms(),
         }
     }
 
     /// The time of one event.
     pub(crate) fn now(self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let monotonic_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wall_ms = match self.wall_start_ms {
+            Some(start_ms) => start_ms.saturating_add_unsigned(monotonic_ms),
+            None => {
+                let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+                i64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+            }
+        };
         Now {
-            monotonic_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
-            wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+            monotonic_ms,
+            wall_ms,
         }
     }
 
@@ -35,8 +44,8 @@ impl Clock {
     /// sleeps until then does not wake before it.
     ///
     /// A deadline of another life is one that far away: there are settings of 292 million years.
-    pub(crate) fn instant_of(self, deadline_ms: u64) -> tokio::time::Instant {
+    pub(crate) fn instant_of(self, deadline_ms: u64) -> Instant {
         let after = Duration::from_millis(deadline_ms.saturating_add(1)).min(FAR);
-        tokio::time::Instant::from_std(self.start + after)
+        self.start + after
     }
 }

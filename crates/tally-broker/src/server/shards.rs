@@ -86,6 +86,7 @@ pub(crate) enum Asked {
 impl Asked {
     /// Waits for the reply; `None` when the broker is stopping or the shard had to be loaded anew (N9).
     pub(crate) async fn reply(self) -> Option<ShardReply> {
+        crate::simulation::pause().await;
         match self {
             Asked::Ready(reply) => Some(reply),
             Asked::Later(receiver) => receiver.await.ok(),
@@ -570,8 +571,8 @@ fn load_aside(cold: Cold) {
         }
     };
     match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(load)),
-        Err(_) => load(),
+        Ok(runtime) if !crate::simulation::is_on() => drop(runtime.spawn_blocking(load)),
+        _ => load(),
     }
 }
 

@@ -1,0 +1,223 @@
+//! What must hold in the end, and of everything that was read on the way.
+
+use crate::clients::is_passing;
+use crate::clients::reader::given;
+use crate::clients::requests;
+use crate::model::{Model, Outcome, Place, Transaction, places};
+use crate::network::Network;
+use crate::port::{Port, Progress, Response};
+use kafka_protocol::messages::{FetchRequest, OffsetFetchRequest};
+use kafka_protocol::protocol::Request;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Polls that an answer may take when nothing else goes on.
+const PATIENCE: u64 = 10_000;
+
+type Records = BTreeMap<Place, Vec<(i64, String)>>;
+
+/// Asks and waits.
+pub(crate) fn ask<R: Request>(
+    network: &mut Network,
+    version: i16,
+    request: &R,
+) -> Result<Response, String> {
+    let mut port = Port::default();
+    port.ask(network, version, request);
+    for _ in 0..PATIENCE {
+        network.step()?;
+        match port.progress(network) {
+            Progress::Answered(response) => return Ok(response),
+            Progress::Lost | Progress::Idle => return Err("no answer in quiet times".to_owned()),
+            Progress::Waiting => {}
+        }
+    }
+    Err("no answer to an operator".to_owned())
+}
+
+/// All that read_committed gives of a partition; where it ends, all of it must be decided.
+fn read(network: &mut Network, place: Place) -> Result<Vec<(i64, String)>, String> {
+    let mut records = Vec::new();
+    let mut at = 0;
+    loop {
+        let request = requests::fetch(place, at, 1, 1 << 20);
+        let response = ask(network, 12, &request)?.of::<FetchRequest>();
+        let given = match given(&response, at) {
+            Ok(given) => given,
+            Err(code) => return Err(format!("{place:?} at {at}: {code}")),
+        };
+        if given.stable != given.high_watermark {
+            let (stable, end) = (given.stable, given.high_watermark);
+            return Err(format!(
+                "{place:?}: a transaction hangs at {stable}, end {end}"
+            ));
+        }
+        records.extend(given.records);
+        if given.position >= given.stable {
+            return Ok(records);
+        }
+        if given.position == at {
+            return Err(format!("{place:?}: nothing at {at} below the end"));
+        }
+        at = given.position;
+    }
+}
+
+/// Judges a story that has come to its end. All clients are quiet, and every transaction has had its time.
+pub(crate) fn judge(network: &mut Network, model: &Model) -> Result<u64, String> {
+    let mut records = Records::new();
+    for place in places() {
+        records.insert(place, read(network, place)?);
+    }
+    let mut found: BTreeMap<(Place, &str), i64> = BTreeMap::new();
+    for (place, records) in &records {
+        for (offset, value) in records {
+            if found.insert((*place, value), *offset).is_some() {
+                return Err(format!("{place:?}: {value} is there twice"));
+            }
+        }
+    }
+    for transaction in &model.transactions {
+        judge_transaction(transaction, &found)?;
+    }
+    for sent in &model.plain {
+        let at = found.get(&(sent.place, sent.value.as_str())).copied();
+        if sent.offset.is_some() && at != sent.offset {
+            let (value, offset) = (&sent.value, sent.offset);
+            return Err(format!("{value} was answered at {offset:?}, is at {at:?}"));
+        }
+    }
+    judge_bank(&records)?;
+    judge_order(&records)?;
+    judge_seen(model, &records)?;
+    judge_chains(network, model, &records)?;
+    Ok(found.len() as u64)
+}
+
+fn judge_transaction(
+    transaction: &Transaction,
+    found: &BTreeMap<(Place, &str), i64>,
+) -> Result<(), String> {
+    let mut there = Vec::new();
+    for sent in &transaction.sent {
+        let at = found.get(&(sent.place, sent.value.as_str())).copied();
+        if at.is_some() && sent.offset.is_some() && at != sent.offset {
+            return Err(format!("{sent:?} is at {at:?}"));
+        }
+        there.push(at.is_some());
+    }
+    let (all, none) = (there.iter().all(|is| *is), !there.iter().any(|is| *is));
+    let holds = match transaction.outcome {
+        Outcome::Committed => all,
+        Outcome::Aborted | Outcome::Open => none,
+        Outcome::Unknown => all || none,
+    };
+    if holds {
+        return Ok(());
+    }
+    let what = match transaction.outcome {
+        Outcome::Committed if none => "a committed transaction is lost",
+        Outcome::Aborted | Outcome::Open if all => "an aborted transaction is seen",
+        _ => "a torn transaction",
+    };
+    let Transaction {
+        writer,
+        outcome,
+        sent,
+    } = transaction;
+    Err(format!(
+        "{what}: {writer}, {outcome:?}: {sent:?}, found {there:?}"
+    ))
+}
+
+/// Money is neither made nor lost.
+fn judge_bank(records: &Records) -> Result<(), String> {
+    let mut sum = 0;
+    for (_, value) in records
+        .iter()
+        .filter(|((topic, _), _)| *topic == "bank")
+        .flat_map(|(_, records)| records)
+    {
+        let amount = value
+            .rsplit('/')
+            .next()
+            .and_then(|text| text.parse::<i64>().ok());
+        sum += amount.ok_or_else(|| format!("{value} is no transfer"))?;
+    }
+    if sum != 0 {
+        return Err(format!("the accounts sum up to {sum}"));
+    }
+    Ok(())
+}
+
+/// What one client has appended to one partition is in the order in which it did.
+fn judge_order(records: &Records) -> Result<(), String> {
+    for (place, records) in records.iter().filter(|((topic, _), _)| *topic != "out") {
+        let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+        for (_, value) in records {
+            let mut parts = value.split('/');
+            let (writer, number) = (parts.next(), parts.next());
+            let number = number.and_then(|text| text.parse().ok());
+            let (Some(writer), Some(number)) = (writer, number) else {
+                return Err(format!("{place:?}: {value} was not sent"));
+            };
+            if last
+                .insert(writer, number)
+                .is_some_and(|before| before >= number)
+            {
+                return Err(format!("{place:?}: {value} is out of order"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who read along saw a part of what is there, in its order: nothing that went away again (B-23, B-24).
+fn judge_seen(model: &Model, records: &Records) -> Result<(), String> {
+    for (place, seen) in &model.seen {
+        let records = &records[place];
+        if !records.starts_with(seen) {
+            let at = seen
+                .iter()
+                .zip(records)
+                .position(|(one, other)| one != other);
+            let at = at.unwrap_or(records.len());
+            let (was, is) = (seen.get(at), records.get(at));
+            return Err(format!("{place:?}: a reader saw {was:?}, there is {is:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Of each input below the committed offset there is one output, of no other there is any.
+fn judge_chains(network: &mut Network, model: &Model, records: &Records) -> Result<(), String> {
+    let mut outputs: BTreeSet<&str> = BTreeSet::new();
+    for (_, value) in (0..2).flat_map(|index| &records[&("out", index)]) {
+        let input = value.split('|').next().unwrap_or_default();
+        if !outputs.insert(input) {
+            return Err(format!("{input} was processed twice"));
+        }
+    }
+    for index in 0..2 {
+        let group = format!("group of chain{index}");
+        let request = requests::committed(&group, ("in", index));
+        let response = ask(network, 7, &request)?.of::<OffsetFetchRequest>();
+        let part = &response.topics[0].partitions[0];
+        if is_passing(part.error_code) || part.error_code != 0 {
+            return Err(format!("{group}: {}", part.error_code));
+        }
+        for (offset, value) in &records[&("in", index)] {
+            let is_processed = outputs.contains(value.as_str());
+            if is_processed != (*offset < part.committed_offset) {
+                let upto = part.committed_offset;
+                return Err(format!(
+                    "in-{index}: {value} at {offset}, committed up to {upto}, processed: {is_processed}"
+                ));
+            }
+        }
+    }
+    let inputs: usize = (0..2).map(|index| records[&("in", index)].len()).sum();
+    if outputs.len() > inputs || model.transactions.is_empty() {
+        return Err(format!("{} outputs of {inputs} inputs", outputs.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What the clients know: what they sent, what they were told, and how each transaction ended as far as they know.
+
+use std::collections::BTreeMap;
+
+/// A partition.
+pub(crate) type Place = (&'static str, i32);
+
+/// How a transaction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Nobody has asked for its commit: if it is not committed some day, it must be aborted.
+    Open,
+    /// Its commit was asked for, and nothing more is known.
+    Unknown,
+    Committed,
+    Aborted,
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) place: Place,
+    pub(crate) value: String,
+    /// Where it is, once that was answered.
+    pub(crate) offset: Option<i64>,
+}
+
+/// A transaction, or what a producer without transactions has sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Transaction {
+    pub(crate) writer: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) sent: Vec<Sent>,
+}
+
+/// Everything.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) transactions: Vec<Transaction>,
+    /// Records of producers without transactions.
+    pub(crate) plain: Vec<Sent>,
+    /// What a read_committed reader was given, with its offset, by partition in the order in which it came.
+    pub(crate) seen: BTreeMap<Place, Vec<(i64, String)>>,
+    /// Transactions that ended as somebody wished.
+    pub(crate) commits: u64,
+    pub(crate) aborts: u64,
+}
+
+/// The partitions of the simulation: `bank` for transfers, `list` for lists, `in` and `out` for the chains.
+pub(crate) const TOPICS: [(&str, i32); 4] = [("bank", 2), ("list", 3), ("in", 2), ("out", 2)];
+
+/// All of them.
+pub(crate) fn places() -> impl Iterator<Item = Place> {
+    let topics = TOPICS.into_iter();
+    topics.flat_map(|(topic, partitions)| (0..partitions).map(move |index| (topic, index)))
+}

@@ -1,0 +1,391 @@
+//! The broker, its disk, and the connections that lead to it.
+//!
+//! A connection hands its frames over in order, one at a time, as a real one does. A client that gives up leaves its
+//! connection: what it had sent may still arrive, whenever (D-8), or be lost. Answers may be lost too.
+
+use bytes::Bytes;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use tally_broker::config::{BrokerConfig, Setting};
+use tally_broker::simulation::{self, Connection, Reply, SimulatedBroker, Surroundings};
+use tally_storage::faults::Installed;
+use tally_testkit::seed::Seed;
+use tally_testkit::simulated_disk::{Action, Root, SimulatedDisk};
+use tokio::runtime::Runtime;
+
+/// Where the wall clock stands at first, milliseconds since 1970.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+/// What a client finds on its connection.
+pub(crate) enum Event {
+    /// The answer to its request.
+    Answer(Bytes),
+    /// The connection is gone.
+    Gone,
+}
+
+type Handling = Pin<Box<dyn Future<Output = (Connection, Reply)>>>;
+
+struct Link {
+    /// Sent, and not taken up by the broker yet.
+    frames: VecDeque<Vec<u8>>,
+    connection: Option<Connection>,
+    handling: Option<Handling>,
+    /// The client has left it.
+    is_left: bool,
+    /// Its frames are stuck somewhere for a while.
+    is_held: bool,
+}
+
+/// A running broker; dropped, it is gone as after kill -9.
+struct Life {
+    broker: SimulatedBroker,
+    runtime: Runtime,
+}
+
+/// All of it.
+pub(crate) struct Network {
+    pub(crate) seed: Seed,
+    pub(crate) wall_ms: i64,
+    /// Whether things go wrong.
+    pub(crate) faults: bool,
+    /// How often the clock was moved further than a transaction may take.
+    pub(crate) jumps: u64,
+    pub(crate) story: Vec<String>,
+    links: BTreeMap<u64, Link>,
+    events: BTreeMap<u64, Event>,
+    next_link: u64,
+    life: Option<Life>,
+    watched: Option<Installed>,
+    disk: Rc<SimulatedDisk>,
+    root: Root,
+    settings: Vec<(&'static str, String)>,
+    has_crashed: Rc<Cell<bool>>,
+    has_failed: Rc<Cell<bool>>,
+}
+
+fn config(root: &Root, settings: &[(&'static str, String)]) -> BrokerConfig {
+    let dir = root.path().display().to_string();
+    let settings = settings.iter().cloned().chain([("log.dirs", dir)]);
+    let settings: Vec<Setting> = settings
+        .map(|(name, value)| Setting::new(name, value, "the simulation"))
+        .collect();
+    let config = BrokerConfig::from_settings(&settings);
+    config.expect("settings of the table").0
+}
+
+impl Network {
+    /// Starts a broker on an empty disk.
+    pub(crate) fn new(mut seed: Seed) -> Result<Network, String> {
+        let settings = vec![
+            ("tally.shards", (1 + seed.below(3)).to_string()),
+            ("tally.durability", "os".to_owned()),
+            ("log.cleaner.enable", "false".to_owned()),
+            ("offsets.topic.num.partitions", "2".to_owned()),
+            ("transaction.state.log.num.partitions", "2".to_owned()),
+            ("log.roll.ms", [1000, 20_000][seed.index(2)].to_string()),
+        ];
+        let root = Root::new("simulation");
+        let disk = SimulatedDisk::new(root.path(), "boot 1");
+        let mut network = Network {
+            seed,
+            wall_ms: START_MS,
+            faults: true,
+            jumps: 0,
+            story: Vec::new(),
+            links: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next_link: 0,
+            life: None,
+            watched: Some(disk.install()),
+            disk,
+            root,
+            settings,
+            has_crashed: Rc::default(),
+            has_failed: Rc::default(),
+        };
+        network.start()?;
+        Ok(network)
+    }
+
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
+        let line = format!("{} {}", self.wall_ms - START_MS, line());
+        self.story.push(line);
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        simulation::begin(Surroundings {
+            seed: self.seed.next_u64(),
+            wall_ms: self.wall_ms,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let inside = runtime.enter();
+        let broker = SimulatedBroker::start(config(&self.root, &self.settings));
+        drop(inside);
+        let broker = broker.map_err(|error| format!("the broker does not start: {error}"))?;
+        self.life = Some(Life { broker, runtime });
+        Ok(())
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&mut self) -> u64 {
+        let life = self.life.as_mut().expect("a broker is running");
+        self.next_link += 1;
+        let link = Link {
+            frames: VecDeque::new(),
+            connection: Some(life.broker.connect()),
+            handling: None,
+            is_left: false,
+            is_held: false,
+        };
+        self.links.insert(self.next_link, link);
+        self.next_link
+    }
+
+    /// Sends a frame, which begins with its length.
+    pub(crate) fn send(&mut self, link: u64, frame: &[u8]) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.frames.push_back(frame[4..].to_vec());
+        }
+    }
+
+    /// What has happened on a connection since it was asked.
+    pub(crate) fn event(&mut self, link: u64) -> Option<Event> {
+        self.events.remove(&link)
+    }
+
+    /// The client leaves; what it has sent may still arrive.
+    pub(crate) fn leave(&mut self, link: u64) {
+        let (is_lost, is_held) = (self.seed.percent(30), self.seed.percent(70));
+        if let Some(link) = self.links.get_mut(&link) {
+            link.is_left = true;
+            link.is_held = is_held && link.handling.is_none();
+            if is_lost {
+                link.frames.clear();
+            }
+        }
+    }
+
+    /// Whether a frame of a left connection may still arrive.
+    pub(crate) fn has_ghosts(&self) -> bool {
+        self.links.values().any(|link| link.is_left)
+    }
+
+    /// Nothing is held back any more.
+    pub(crate) fn release(&mut self) {
+        for link in self.links.values_mut() {
+            link.is_held = false;
+        }
+    }
+
+    /// One step of one connection; whether there was any.
+    pub(crate) fn step(&mut self) -> Result<bool, String> {
+        self.links
+            .retain(|_, link| !link.is_left || link.handling.is_some() || !link.frames.is_empty());
+        let holds = !self.seed.percent(2);
+        let busy: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.handling.is_some() || !link.frames.is_empty())
+            .filter(|(_, link)| !(holds && link.is_held))
+            .map(|(key, _)| *key)
+            .collect();
+        if busy.is_empty() {
+            self.background(1);
+            return Ok(false);
+        }
+        let key = busy[self.seed.index(busy.len())];
+        self.poll(key)?;
+        if self.seed.percent(20) {
+            self.background(1);
+        }
+        Ok(true)
+    }
+
+    fn poll(&mut self, key: u64) -> Result<(), String> {
+        let life = self.life.as_ref().expect("a broker is running");
+        let link = self.links.get_mut(&key).expect("it is busy");
+        let mut handling = match link.handling.take() {
+            Some(handling) => handling,
+            None => {
+                let frame = link.frames.pop_front().expect("it is busy");
+                let mut connection = link.connection.take().expect("it handles nothing");
+                Box::pin(async move {
+                    let reply = connection.handle(&frame).await;
+                    (connection, reply)
+                })
+            }
+        };
+        let polled = std::future::poll_fn(|context| Poll::Ready(handling.as_mut().poll(context)));
+        let polled = life.runtime.block_on(polled);
+        if self.has_crashed.get() {
+            drop(handling);
+            return self.die(true);
+        }
+        match polled {
+            Poll::Pending => link.handling = Some(handling),
+            Poll::Ready((connection, reply)) => {
+                link.connection = Some(connection);
+                let is_left = link.is_left;
+                self.answered(key, is_left, reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, key: u64, is_left: bool, reply: Reply) {
+        let is_cut = self.faults && self.seed.percent(2);
+        let event = match reply {
+            Reply::Nothing => return,
+            Reply::Frame(frame) if !is_cut => Event::Answer(frame),
+            Reply::Frame(_) | Reply::Closed(_) => {
+                self.links.remove(&key);
+                Event::Gone
+            }
+        };
+        if !is_left {
+            self.events.insert(key, event);
+        }
+    }
+
+    /// What runs beside the connections gets the processor.
+    pub(crate) fn background(&mut self, turns: usize) {
+        let life = self.life.as_ref().expect("a broker is running");
+        life.runtime.block_on(async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Moves the clocks.
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
+        let life = self.life.as_ref().expect("a broker is running");
+        life.runtime.block_on(async {
+            tokio::time::advance(Duration::from_millis(ms)).await;
+            for _ in 0..30 {
+                tokio::task::yield_now().await;
+            }
+        });
+        self.wall_ms += i64::try_from(ms).expect("a short time");
+        self.jumps += u64::from(ms >= 10_000);
+    }
+
+    /// The broker dies before the operation on files that comes so many after this one, perhaps in the middle of a write.
+    pub(crate) fn die_at(&mut self, mut countdown: u64) {
+        let mut seed = self.seed.fork();
+        let has_crashed = Rc::clone(&self.has_crashed);
+        self.disk.on_operation(move |event| {
+            countdown = countdown.saturating_sub(1);
+            if countdown > 0 || has_crashed.get() {
+                return Action::Go;
+            }
+            has_crashed.set(true);
+            match event.kind {
+                "write" if seed.percent(60) => Action::CaptureTorn(seed.index(event.bytes + 1)),
+                _ => Action::Capture,
+            }
+        });
+    }
+
+    /// A write of a log that comes so many after this moment fails, or stops half-way.
+    pub(crate) fn fail_at(&mut self, mut countdown: u64) {
+        let mut seed = self.seed.fork();
+        let has_failed = Rc::clone(&self.has_failed);
+        self.disk.on_operation(move |event| {
+            if event.kind != "write" || !event.path.ends_with(".log") {
+                return Action::Go;
+            }
+            countdown = countdown.saturating_sub(1);
+            if countdown > 0 || has_failed.get() {
+                return Action::Go;
+            }
+            has_failed.set(true);
+            let error = [ErrorKind::Other, ErrorKind::StorageFull][seed.index(2)];
+            match seed.below(2) {
+                0 => Action::Fail(error),
+                _ => Action::Short(seed.index(event.bytes + 1), error),
+            }
+        });
+    }
+
+    /// Whether a write has failed in this life.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.get()
+    }
+
+    /// The disk does what it should.
+    pub(crate) fn mend(&mut self) {
+        self.disk.let_be();
+    }
+
+    /// Kills the broker and starts it again: on what it has left, or on what was left at the captured moment.
+    pub(crate) fn die(&mut self, captured: bool) -> Result<(), String> {
+        self.say(|| {
+            format!(
+                "the broker dies{}",
+                if captured { " in an operation" } else { "" }
+            )
+        });
+        self.let_go();
+        self.life = None;
+        if captured {
+            let capture = self.disk.take_captures().pop().expect("it was captured");
+            let root = Root::new("simulation");
+            capture.moment.killed(root.path());
+            self.watched = None;
+            self.disk = SimulatedDisk::new(root.path(), capture.moment.boot_id());
+            self.watched = Some(self.disk.install());
+            self.root = root;
+        }
+        self.disk.let_be();
+        self.has_crashed.set(false);
+        self.has_failed.set(false);
+        self.start()
+    }
+
+    /// Stops the broker cleanly and starts it again.
+    pub(crate) fn restart(&mut self) -> Result<(), String> {
+        self.say(|| "the broker is restarted".to_owned());
+        self.let_go();
+        // A clean stop is done by several threads, which nobody watches; what it leaves is synced.
+        self.watched = None;
+        if let Some(Life { broker, runtime }) = self.life.take() {
+            let stopped = broker.stop();
+            drop(runtime);
+            if !self.has_failed.get() {
+                stopped.map_err(|error| error.to_string())?;
+            }
+        }
+        self.has_crashed.set(false);
+        self.has_failed.set(false);
+        self.disk = SimulatedDisk::new(self.root.path(), "boot 1");
+        self.watched = Some(self.disk.install());
+        self.start()
+    }
+
+    fn let_go(&mut self) {
+        for (key, link) in std::mem::take(&mut self.links) {
+            if !link.is_left {
+                self.events.insert(key, Event::Gone);
+            }
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.links.clear();
+        self.life = None;
+        simulation::end();
+    }
+}

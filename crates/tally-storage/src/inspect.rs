@@ -12,7 +12,10 @@ use crate::error::{OpenDirError, StorageError, failed};
 use crate::index::{OFFSET_ENTRY, OffsetIndex, TIME_ENTRY, TimeIndex};
 use crate::meta::{self, Revision};
 use crate::partition;
+use crate::recovery_points::{self, Point};
+use crate::redo;
 use crate::segment::{INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX};
+use crate::sync_journal::Durability;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -126,7 +129,11 @@ pub enum FileKind {
     LogStart,
     /// Topics, settings and ids.
     Meta,
-    /// A small text: `format`, `lock`, `boot-id`, `clean-shutdown`, `txn-sums`, `cleaner-checkpoint`, `swap`.
+    /// How far segments are synced.
+    RecoveryPoints,
+    /// What is synced and perhaps not yet so in the segments.
+    Journal,
+    /// A small text, or none: `sync-failed`, `format`, `lock`, `boot-id`, `clean-shutdown`, `txn-sums`, `cleaner-checkpoint`, `swap`.
     Mark,
     /// Space kept for a full disk; its bytes mean nothing.
     Spare,
@@ -153,9 +160,80 @@ pub fn file_kind(name: &str) -> FileKind {
         partition::LOG_START => FileKind::LogStart,
         data_dir::META => FileKind::Meta,
         data_dir::SPARE => FileKind::Spare,
+        data_dir::JOURNAL => FileKind::Journal,
+        _ if recovery_points::NAMES.contains(&name) => FileKind::RecoveryPoints,
+        data_dir::SUSPECT => FileKind::Mark,
         data_dir::LOCK | data_dir::FORMAT_FILE | data_dir::CLEAN | data_dir::BOOT => FileKind::Mark,
         _ => FileKind::Unknown,
     }
+}
+
+/// What a file of recovery points says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryPointsFile {
+    /// One more with each file: of two the higher one counts.
+    pub counter: u64,
+    /// The durability of the run that writes segments.
+    pub durability: Durability,
+    /// The generation of the journal; 0: it holds nothing.
+    pub generation: u64,
+    /// The first group of the journal that is needed.
+    pub first_group: u64,
+    /// By partition: everything below this offset is on the disk; the segment and the position up to which its bytes are.
+    pub points: BTreeMap<PartitionId, (Offset, Offset, u64)>,
+}
+
+/// What the bytes of a file of recovery points say; `None` if they are not what a broker writes.
+#[must_use]
+pub fn read_recovery_points(bytes: &[u8]) -> Option<RecoveryPointsFile> {
+    let found = recovery_points::Checkpoint::read(bytes)?;
+    let point = |point: &Point| (point.offset, point.segment, point.position);
+    Some(RecoveryPointsFile {
+        counter: found.counter,
+        durability: found.durability,
+        generation: found.generation,
+        first_group: found.redo_from,
+        points: found
+            .points
+            .iter()
+            .map(|(id, at)| (*id, point(at)))
+            .collect(),
+    })
+}
+
+/// A whole group of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalGroup {
+    /// Where it is in the file.
+    pub position: u64,
+    /// Its generation.
+    pub generation: u64,
+    /// Its number in the generation.
+    pub number: u64,
+    /// What it holds.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// An entry of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The partition.
+    pub partition: PartitionId,
+    /// `copied`, `synced` or `removed`.
+    pub kind: &'static str,
+    /// The name of the segment.
+    pub segment: Offset,
+    /// Where the bytes belong in it.
+    pub position: u64,
+    /// How many.
+    pub bytes: u64,
+    /// The offset after the last batch.
+    pub end: Offset,
+}
+
+/// Shows the groups that each half of a journal begins with, those of one generation behind each other.
+pub fn visit_journal(path: &Path, visit: &mut dyn FnMut(JournalGroup)) -> io::Result<()> {
+    redo::visit_groups(&SegmentFile::open_to_read(path)?, visit)
 }
 
 /// What lies at a position of a segment.

@@ -66,8 +66,9 @@ pub use faults::{
     Hold, around as fault_around, fails as fault_fails, hold as fault_hold, point as fault_point,
 };
 pub use inspect::{
-    BatchAt, FileKind, Holder, Inspection, SegmentReader, file_kind, read_epochs, read_log_start,
-    read_meta, read_offset_index, read_time_index,
+    BatchAt, FileKind, Holder, Inspection, JournalEntry, JournalGroup, RecoveryPointsFile,
+    SegmentReader, file_kind, read_epochs, read_log_start, read_meta, read_offset_index,
+    read_recovery_points, read_time_index, visit_journal,
 };
 pub use journal::{Appended, Entry, Journal, JournalState, SegmentJournal, Ticket};
 pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};

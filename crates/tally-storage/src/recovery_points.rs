@@ -104,6 +104,12 @@ impl Checkpoint {
         bytes
     }
 
+    /// Reads a file for those who look at it: the bytes that mean nothing have to be right too.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Checkpoint> {
+        // An earlier file of this name may have been longer.
+        Checkpoint::decode(bytes).filter(|found| bytes.starts_with(&found.encode()))
+    }
+
     /// Reads a file; `None` if it is not what `encode` writes, which a torn one is not.
     fn decode(bytes: &[u8]) -> Option<Checkpoint> {
         let number = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?));

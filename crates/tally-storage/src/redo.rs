@@ -12,6 +12,7 @@
 use crate::data_dir::{self, DataDir};
 use crate::disk::{self, SegmentFile};
 use crate::error::{StorageError, failed};
+use crate::inspect::{JournalEntry, JournalGroup};
 use crate::partition;
 use crate::recovery_points::{Checkpoint, Point};
 use crate::segment::{LOG, Place};
@@ -71,9 +72,10 @@ impl Found {
 /// The groups that count, in order.
 fn find_groups(file: &SegmentFile, checkpoint: &Checkpoint) -> io::Result<Vec<Found>> {
     let half = file.size()? / 2;
+    let generation = Some(checkpoint.generation);
     let mut chains = [
-        chain(file, 0, half, checkpoint)?,
-        chain(file, half, half, checkpoint)?,
+        chain(file, 0, half, generation)?,
+        chain(file, half, half, generation)?,
     ];
     chains.sort_by_key(|chain| chain.first().map(|group| group.header.number));
     let mut next = checkpoint.redo_from;
@@ -89,12 +91,13 @@ fn find_groups(file: &SegmentFile, checkpoint: &Checkpoint) -> io::Result<Vec<Fo
     Ok(found)
 }
 
-/// The whole groups from the beginning of a half, each the next of the one before.
+/// The whole groups from the beginning of a half, each the next of the one before; without a generation, of that of the
+/// first.
 fn chain(
     file: &SegmentFile,
     begin: u64,
     half: u64,
-    checkpoint: &Checkpoint,
+    generation: Option<u64>,
 ) -> io::Result<Vec<Found>> {
     let mut chain: Vec<Found> = Vec::new();
     let mut at = begin;
@@ -111,7 +114,9 @@ fn chain(
             .is_none_or(|last| header.number == last.header.number + 1);
         // Before memory is taken for it.
         let fits = header.stride() <= begin + half - at;
-        if header.generation != checkpoint.generation || !follows || !fits {
+        let first = chain.first().map(|group| group.header.generation);
+        let wanted = generation.or(first).unwrap_or(header.generation);
+        if header.generation != wanted || !follows || !fits {
             break;
         }
         let group = Found { at, header };
@@ -122,6 +127,38 @@ fn chain(
         at += header.stride();
     }
     Ok(chain)
+}
+
+/// Shows what each half begins with, for those who only look.
+pub(crate) fn visit_groups(
+    file: &SegmentFile,
+    visit: &mut dyn FnMut(JournalGroup),
+) -> io::Result<()> {
+    let half = file.size()? / 2;
+    for begin in [0, half] {
+        for group in chain(file, begin, half, None)? {
+            let bytes = group.read(file)?;
+            let entries = group::entries(&bytes).map(|(entry, _)| JournalEntry {
+                partition: entry.partition,
+                kind: match entry.kind {
+                    Kind::Copied => "copied",
+                    Kind::Synced => "synced",
+                    Kind::Removed => "removed",
+                },
+                segment: entry.segment,
+                position: entry.position,
+                bytes: entry.len,
+                end: entry.end,
+            });
+            visit(JournalGroup {
+                position: group.at,
+                generation: group.header.generation,
+                number: group.header.number,
+                entries: entries.collect(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What is known of one segment before anything is written.

@@ -11,7 +11,8 @@ use tally_protocol::ids::to_u64;
 use tally_protocol::{Offset, PartitionId};
 use tally_storage::{
     BatchAt, FileKind, SegmentReader, TRANSACTION_ROW_BYTES, file_kind, read_epochs,
-    read_log_start, read_meta, read_offset_index, read_time_index,
+    read_log_start, read_meta, read_offset_index, read_recovery_points, read_time_index,
+    visit_journal,
 };
 
 use crate::args;
@@ -250,12 +251,16 @@ impl Dump<'_> {
         if kind == FileKind::Spare {
             return;
         }
+        if kind == FileKind::Journal {
+            return self.journal(path);
+        }
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) => return self.damage(path, None, &error.to_string()),
         };
         match kind {
-            FileKind::Segment(_) | FileKind::Spare => {}
+            FileKind::Segment(_) | FileKind::Spare | FileKind::Journal => {}
+            FileKind::RecoveryPoints => self.recovery_points(path, &bytes),
             FileKind::OffsetIndex(base) => self.offset_index(base, &bytes),
             FileKind::TimeIndex(base) => self.time_index(base, &bytes),
             FileKind::TransactionIndex(_) => self.transaction_index(path, &bytes),
@@ -282,6 +287,69 @@ impl Dump<'_> {
                     .row("raw", vec![("hex", Value::from(decode::hex(shown)))]);
             }
             FileKind::Unknown => {}
+        }
+    }
+
+    fn recovery_points(&mut self, path: &Path, bytes: &[u8]) {
+        let Some(found) = read_recovery_points(bytes) else {
+            return self.damage(path, None, "it does not hold recovery points");
+        };
+        self.rows.row(
+            "recovery points",
+            vec![
+                ("counter", Value::from(found.counter)),
+                (
+                    "durability",
+                    Value::from(format!("{:?}", found.durability).to_lowercase()),
+                ),
+                (
+                    "generation",
+                    Value::from(format!("{:016x}", found.generation)),
+                ),
+                ("first_group", Value::from(found.first_group)),
+            ],
+        );
+        for (id, (offset, segment, position)) in &found.points {
+            self.rows.row(
+                "recovery point",
+                vec![
+                    ("topic_id", Value::from(id.topic.to_string())),
+                    ("partition", Value::from(i64::from(id.index))),
+                    ("offset", Value::from(offset.0)),
+                    ("segment", Value::from(segment.0)),
+                    ("position", Value::from(*position)),
+                ],
+            );
+        }
+    }
+
+    /// What each half of the journal begins with; groups of older generations count for nothing.
+    fn journal(&mut self, path: &Path) {
+        let rows = &mut self.rows;
+        let shown = visit_journal(path, &mut |group| {
+            for entry in &group.entries {
+                rows.row(
+                    "journal entry",
+                    vec![
+                        ("position", Value::from(group.position)),
+                        (
+                            "generation",
+                            Value::from(format!("{:016x}", group.generation)),
+                        ),
+                        ("group", Value::from(group.number)),
+                        ("kind", Value::from(entry.kind)),
+                        ("topic_id", Value::from(entry.partition.topic.to_string())),
+                        ("partition", Value::from(i64::from(entry.partition.index))),
+                        ("segment", Value::from(entry.segment.0)),
+                        ("segment_position", Value::from(entry.position)),
+                        ("bytes", Value::from(entry.bytes)),
+                        ("end", Value::from(entry.end.0)),
+                    ],
+                );
+            }
+        });
+        if let Err(error) = shown {
+            self.damage(path, None, &error.to_string());
         }
     }
 
@@ -429,6 +497,8 @@ fn what_of(kind: FileKind) -> &'static str {
         FileKind::Epochs => "leader epochs",
         FileKind::LogStart => "log start",
         FileKind::Meta => "metadata",
+        FileKind::RecoveryPoints => "recovery points",
+        FileKind::Journal => "journal",
         FileKind::Mark => "mark",
         FileKind::Spare => "space kept for a full disk",
         FileKind::Unknown => "unknown",

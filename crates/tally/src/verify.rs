@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tally_protocol::PartitionId;
-use tally_storage::{FileKind, file_kind};
+use tally_storage::{FileKind, file_kind, read_recovery_points};
 
 use self::coordinator::Decisions;
 use self::partition::PartitionCheck;
@@ -123,10 +123,56 @@ fn check_root(directory: &Directory, report: &mut Report) {
                 let what = "it is not an id of a run of the kernel: the next start may take it for a power cut";
                 report.problem(Problem::new(Class::Cache, &path, what));
             }
+            _ if file_kind(&name) == FileKind::RecoveryPoints => {
+                check_recovery_points(directory, &path, &bytes(), report);
+            }
+            "sync-failed" => {
+                report.note(
+                    &path,
+                    "a sync failed: the next start writes what it was for anew",
+                );
+            }
             _ if path.is_file() && file_kind(&name) == FileKind::Unknown => {
                 report.note(&path, "not known to this version, not checked");
             }
             _ => {}
+        }
+    }
+}
+
+/// One of the two may be torn after a kill: then the other one counts.
+fn check_recovery_points(directory: &Directory, path: &Path, bytes: &[u8], report: &mut Report) {
+    let Some(found) = read_recovery_points(bytes) else {
+        let what = "it does not hold recovery points: the other file counts";
+        return report.problem(Problem::new(Class::Damage, path, what));
+    };
+    let newest = offline::names(directory.inspection.path()).unwrap_or_default();
+    let newest = newest
+        .iter()
+        .filter(|name| file_kind(name) == FileKind::RecoveryPoints)
+        .filter_map(|name| std::fs::read(path.with_file_name(name)).ok())
+        .filter_map(|bytes| read_recovery_points(&bytes))
+        .map(|points| points.counter)
+        .max();
+    if newest > Some(found.counter) {
+        return;
+    }
+    for (id, (offset, segment, position)) in &found.points {
+        let partition = directory.inspection.partition_path(*id);
+        let names = offline::names(&partition).unwrap_or_default();
+        let last = names.iter().rev().find_map(|name| match file_kind(name) {
+            FileKind::Segment(base) => Some((base, partition.join(name))),
+            _ => None,
+        });
+        // Closed segments become shorter when they are compacted.
+        let Some((base, log)) = last else { continue };
+        let size = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        if base < *segment || (base == *segment && size < *position) {
+            let what = format!(
+                "synced up to offset {offset}, and the log is shorter: see {}",
+                path.display()
+            );
+            report.problem(Problem::new(Class::Damage, &log, &what));
         }
     }
 }

@@ -200,3 +200,83 @@ pub(crate) fn entries(bytes: &[u8]) -> impl Iterator<Item = (Entry, &[u8])> {
         Some((entry, bytes))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: PartitionId = PartitionId {
+        topic: TopicId([5; 16]),
+        index: 2,
+    };
+
+    fn entry(kind: Kind, position: u64, len: u64) -> Entry {
+        Entry {
+            kind,
+            partition: ID,
+            segment: Offset(70),
+            position,
+            len,
+            end: Offset(90),
+        }
+    }
+
+    /// A removal, ten bytes, and five thousand that are in the segment.
+    fn group() -> Vec<u8> {
+        let mut group = Builder::default();
+        group.begin();
+        group.push(&Entry::removed(ID));
+        group.push(&entry(Kind::Copied, 100, 10)).fill(7);
+        group.push(&entry(Kind::Synced, 110, 5000));
+        assert_eq!(group.padded_len(), PAGE);
+        group.finish(0xABCD, 12).to_vec()
+    }
+
+    fn header(bytes: &[u8]) -> Option<Header> {
+        Header::parse(bytes.first_chunk().expect("a page"))
+    }
+
+    #[test]
+    fn a_group_is_read_back() {
+        let bytes = group();
+        let header = header(&bytes).expect("a group");
+        assert_eq!((header.generation, header.number), (0xABCD, 12));
+        assert_eq!(header.stride(), to_u64(bytes.len()));
+        let whole = &bytes[..HEADER + to_usize(header.len)];
+        assert!(is_whole(&header, whole));
+        let found: Vec<_> = entries(whole).collect();
+        let wanted = [
+            (Entry::removed(ID), &[][..]),
+            (entry(Kind::Copied, 100, 10), &[7; 10][..]),
+            (entry(Kind::Synced, 110, 5000), &[][..]),
+        ];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn damage_of_any_byte_is_noticed() {
+        let good = group();
+        let len = HEADER + to_usize(header(&good).expect("a group").len);
+        for at in 0..len {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x20;
+            let whole = header(&bytes).is_some_and(|header| {
+                let end = HEADER + to_usize(header.len);
+                bytes
+                    .get(..end)
+                    .is_some_and(|group| is_whole(&header, group))
+            });
+            assert!(!whole, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn entries_that_lie_about_their_bytes_end_the_group() {
+        let mut group = Builder::default();
+        group.begin();
+        group.push(&entry(Kind::Copied, 0, 10));
+        let mut bytes = group.finish(1, 1).to_vec();
+        bytes[HEADER + 36..HEADER + 40].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(entries(&bytes).count(), 0);
+    }
+}

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tally_protocol::{LeaderEpoch, Offset, PartitionId};
 use tally_storage::{
-    DataDir, Durability, Entry, Journal, JournalState, LogOptions, SegmentJournal, SyncJournal,
-    SyncOptions, Ticket,
+    DataDir, Durability, Entry, Journal, JournalGroup, JournalState, LogOptions, SegmentJournal,
+    SyncJournal, SyncOptions, Ticket, read_recovery_points, visit_journal,
 };
 
 const OTHER: PartitionId = PartitionId {
@@ -126,4 +126,55 @@ fn flush_messages_raises_one_partition_to_always() {
     assert!(shards.shards[0].durable() < ticket);
     assert!(shards.sync.turn().expect("synced"));
     assert_eq!(shards.shards[0].durable(), ticket);
+}
+
+#[test]
+fn what_the_journal_and_the_points_hold_can_be_looked_at() {
+    let disk = Disk::new();
+    let mut shards = Shards::start(&disk.open(), Durability::Always, SMALL);
+    for round in 0..4 {
+        shards.put(PARTITION, 100);
+        shards.put(OTHER, 20_000 * usize::from(round == 2));
+        shards.sync.turn().expect("synced");
+    }
+    let points = |name: &str| {
+        let bytes = std::fs::read(disk.root().join(name)).expect("a file");
+        read_recovery_points(&bytes).expect("whole")
+    };
+    let newest = || {
+        let both = ["recovery-points-0", "recovery-points-1"].map(points);
+        both.into_iter()
+            .max_by_key(|file| file.counter)
+            .expect("two")
+    };
+    let before = newest();
+    assert_eq!(
+        (before.durability, before.first_group),
+        (Durability::Always, 1)
+    );
+    let mut groups = Vec::new();
+    visit_journal(&disk.root().join("journal"), &mut |group| {
+        groups.push(group)
+    })
+    .expect("read");
+    let numbers: Vec<u64> = groups.iter().map(|group| group.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert!(
+        groups
+            .iter()
+            .all(|group| group.generation == before.generation)
+    );
+    let kinds = |group: &JournalGroup| group.entries.iter().map(|entry| entry.kind).collect();
+    let kinds: Vec<Vec<&str>> = groups.iter().map(kinds).collect();
+    assert_eq!(kinds[0], ["copied", "copied"]);
+    assert!(
+        kinds[2].contains(&"synced"),
+        "more than may be copied: {kinds:?}"
+    );
+    assert!(shards.sync.checkpoint().expect("synced"));
+    let after = newest();
+    assert_eq!(after.first_group, 5);
+    let end = shards.shards[0].log_end(PARTITION);
+    assert_eq!(after.points[&PARTITION].0, end);
+    assert_eq!(shards.shards[0].settled(PARTITION), end);
 }

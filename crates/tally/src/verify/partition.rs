@@ -173,7 +173,12 @@ impl<'a> PartitionCheck<'a> {
                     self.report
                         .note(&path, "compacted segments are not all in their places: the next start goes on with that");
                 }
-                FileKind::Meta | FileKind::Mark | FileKind::Spare | FileKind::Unknown => {
+                FileKind::Meta
+                | FileKind::RecoveryPoints
+                | FileKind::Journal
+                | FileKind::Mark
+                | FileKind::Spare
+                | FileKind::Unknown => {
                     let path = self.path.join(&name);
                     self.report
                         .note(&path, "not known to this version, not checked");

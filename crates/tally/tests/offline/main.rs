@@ -235,6 +235,36 @@ fn dump_shows_what_was_written() {
     assert!(offsets.contains("\"record\":\"offset\",\"group\":\"others\",\"topic\":\"orders\",\"partition\":1,\"offset\":5"));
     let overview = text(&tally(&["dump", path(&data)]));
     assert!(overview.contains("topic/orders"), "{overview}");
+    let overview = text(&tally(&["dump", path(&data), "-o", "jsonl"]));
+    assert!(!rows(&overview, "recovery point").is_empty(), "{overview}");
+}
+
+/// A batch that is missing whole at the end of a log contradicts nothing in it.
+#[test]
+fn a_log_that_ends_before_its_recovery_point_is_reported() {
+    let mut broker = lived();
+    let data = broker.data();
+    assert!(broker.stop(), "stopped clean");
+    let all = files(&data);
+    let longest = all
+        .iter()
+        .filter(|(name, _)| name.extension().is_some_and(|kind| kind == "log"))
+        .max_by_key(|(_, bytes)| bytes.len());
+    let (name, bytes) = longest.expect("a segment");
+    let mut ends = vec![0];
+    while let Some(length) = bytes.get(ends[ends.len() - 1] + 8..) {
+        let Some(length) = length.first_chunk() else {
+            break;
+        };
+        let length = usize::try_from(i32::from_be_bytes(*length)).expect("a length");
+        ends.push(ends[ends.len() - 1] + 12 + length);
+    }
+    let cut = &bytes[..ends[ends.len() - 2]];
+    fs::write(data.join(name), cut).expect("cut");
+    let output = tally(&["verify", "log", path(&data), "-o", "jsonl"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let problems = text(&output);
+    assert!(problems.contains("and the log is shorter"), "{problems}");
 }
 
 fn dump_if_any(data: &Path, target: &str) -> String {

@@ -54,7 +54,7 @@ mod update_features;
 mod write_txn_markers;
 
 pub(crate) use fetch::Sessions as FetchSessions;
-pub(crate) use init_producer_id::PlainProducerIds;
+pub(crate) use init_producer_id::{Owners, PlainProducerIds};
 
 use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
@@ -103,6 +103,7 @@ pub(crate) struct Node {
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) producer_ids: PlainProducerIds,
+    pub(crate) owners: Owners,
     pub(crate) loggers: Loggers,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) loading: Loading,
@@ -510,7 +511,7 @@ async fn transactions(node: &Node, client: &Client, head: &RequestHead, body: By
     match head.api_key {
         api_table::INIT_PRODUCER_ID => {
             serve(head, body, async |q| {
-                init_producer_id::handle(node, v, q).await
+                init_producer_id::handle(node, client, v, q).await
             })
             .await
         }

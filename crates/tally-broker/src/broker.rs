@@ -1,6 +1,6 @@
 //! The broker's life: open the data, recover, listen, stop.
 
-use crate::api::{FetchSessions, Node, PlainProducerIds};
+use crate::api::{FetchSessions, Node, Owners, PlainProducerIds};
 use crate::config::{BrokerConfig, Durability};
 use crate::durability;
 use crate::loggers::Loggers;
@@ -265,6 +265,7 @@ pub(crate) fn open(
         metadata,
         shards,
         producer_ids: PlainProducerIds::default(),
+        owners: Owners::default(),
         loggers,
         fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         loading: Loading::default(),

@@ -22,6 +22,7 @@ pub mod response;
 pub mod rewrite;
 pub mod schema;
 pub mod seeded_map;
+pub mod transaction_note;
 pub mod validate;
 pub mod wire;
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use tally_groups::{GroupDescription, GroupListing};
-use tally_transactions::{Description, ListFilter, Listing};
+use tally_transactions::{Description, ListFilter, Listing, Note};
 
 /// What to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +17,8 @@ pub enum Inspection {
     Transactions(ListFilter),
     /// One transactional id (L-1).
     Transaction(Arc<str>),
+    /// Why this id was last fenced, aborted or forgotten (B-21).
+    Note(Arc<str>),
     /// How much of the disk the log takes.
     SizeBytes,
 }
@@ -32,6 +34,8 @@ pub enum Inspected {
     Transactions(Vec<Listing>),
     /// `None`: there is no such id (105).
     Transaction(Option<Description>),
+    /// `None`: nothing happened to it in this life of the broker.
+    Note(Option<Note>),
     /// Bytes of batches.
     SizeBytes(u64),
 }

@@ -172,6 +172,11 @@ impl TransactionCoordinator {
         }
     }
 
+    /// The notes that were made since the last call, to be logged.
+    pub fn take_news(&mut self) -> Vec<(Arc<str>, Note)> {
+        self.soft.take_news()
+    }
+
     /// Why the id was last fenced, aborted or forgotten, as far as this life of the coordinator knows (B-21).
     #[must_use]
     pub fn note(&self, transactional_id: &str) -> Option<Note> {

@@ -59,6 +59,20 @@ pub enum Reason {
     Expired,
 }
 
+impl Reason {
+    /// The stable code and name under which it is logged and shown.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::TimedOut => "W2101 txn.timeout",
+            Reason::FencedByInitProducerId => "W2102 txn.fenced",
+            Reason::PowerCut => "W2104 txn.power_cut",
+            Reason::AbortedByClient => "I2105 txn.aborted",
+            Reason::Expired => "I2106 txn.expired",
+        }
+    }
+}
+
 /// The last thing that happened to an id that a client may ask about; lost by a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Note {
@@ -192,6 +206,8 @@ pub(crate) struct SoftState {
     ids: SeededMap<Arc<str>, IdSoft>,
     timers: BTreeSet<(u64, TimerKind, Arc<str>)>,
     expired: VecDeque<(Arc<str>, Note)>,
+    /// Notes that were not taken yet, to be logged.
+    news: Vec<(Arc<str>, Note)>,
     pub(crate) staged: Option<Staged>,
     pub(crate) sweep: Sweep,
     pub(crate) fence: ToFence,
@@ -209,6 +225,7 @@ impl SoftState {
             ids: SeededMap::new(seed),
             timers: BTreeSet::new(),
             expired: VecDeque::new(),
+            news: Vec::new(),
             staged: None,
             sweep: Sweep::default(),
             fence: ToFence {
@@ -317,6 +334,19 @@ impl SoftState {
             Reason::Expired => self.counters.expired_ids += 1,
         }
         self.id(id).note = Some(note);
+        self.tell(id, note);
+    }
+
+    /// Who does not take its news loses what is over a limit; nothing else follows from them.
+    fn tell(&mut self, id: &Arc<str>, note: Note) {
+        if self.news.len() < EXPIRED_NOTES_MAX {
+            self.news.push((Arc::clone(id), note));
+        }
+    }
+
+    /// What has been noted since the last call.
+    pub(crate) fn take_news(&mut self) -> Vec<(Arc<str>, Note)> {
+        std::mem::take(&mut self.news)
     }
 
     pub(crate) fn note(&self, id: &str) -> Option<Note> {
@@ -336,6 +366,7 @@ impl SoftState {
             self.expired.pop_front();
         }
         self.expired.push_back((Arc::clone(id), note));
+        self.tell(id, note);
     }
 
     /// The first timers that are due, at most `limit`, earliest first.

@@ -2,6 +2,7 @@
 
 use crate::api::Node;
 use crate::api::topics::{text, topic_name};
+use bytes::Bytes;
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use kafka_protocol::messages::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId as WireProducerId,
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tally_protocol::ErrorCode;
 use tally_protocol::records::transaction_log;
+use tally_protocol::transaction_note::{self, TransactionNote};
 use tally_shard::{Inspected, Inspection};
 use tally_transactions::Description;
 
@@ -24,9 +26,40 @@ pub(crate) async fn handle(
             Err(code) => TransactionState::default().with_error_code(code.code()),
         };
         row.transactional_id = id.clone();
+        if let Some(note) = note(node, id).await {
+            let field = Bytes::from(note.encode());
+            row.unknown_tagged_fields
+                .insert(transaction_note::TAG, field);
+        }
         response.transaction_states.push(row);
     }
     response
+}
+
+/// B-21: what happened to it, and who has it now, as far as this life of the broker knows.
+async fn note(node: &Node, transactional_id: &str) -> Option<TransactionNote> {
+    let id = node.transaction_partition(transactional_id)?;
+    let what = Inspection::Note(Arc::from(transactional_id));
+    let noted = match node.inspect(id, what).await {
+        Ok(Inspected::Note(noted)) => noted,
+        _ => None,
+    };
+    let owner = node.owners.of(transactional_id);
+    if noted.is_none() && owner.is_none() {
+        return None;
+    }
+    let mut note = TransactionNote::default();
+    if let Some(noted) = noted {
+        note.reason = noted.reason.code().to_owned();
+        note.at_ms = noted.at_ms;
+        note.producer_id = noted.producer_id.0;
+        note.producer_epoch = noted.producer_epoch.0;
+    }
+    if let Some(owner) = owner {
+        note.client_id = owner.client_id.to_string();
+        note.address = owner.peer.to_string();
+    }
+    Some(note)
 }
 
 async fn look(node: &Node, transactional_id: &str) -> Result<Description, ErrorCode> {

@@ -1,12 +1,14 @@
 //! InitProducerId (exactly-once.md 1.8): I-1 to I-5 are checked here, the rest by the coordinator. Version 6 is that of
 //! two-phase commit (KIP-939): where that is off its flags are answered as Apache Kafka 4.3.1 does (T-1).
 
-use crate::api::Node;
+use crate::api::{Client, Node};
 use crate::metadata::Metadata;
 use crate::server::shards::PRODUCER_ID_BLOCK;
 use kafka_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId,
 };
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use tally_protocol::{ErrorCode, ProducerEpoch, ProducerId};
@@ -39,8 +41,54 @@ impl PlainProducerIds {
     }
 }
 
+/// Ids whose owners are kept in mind.
+const OWNERS_MAX: usize = 1000;
+
+/// Who has called InitProducerId for a transactional id last: what a person asks whose producer was fenced.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    /// Oldest call first; an id is there once.
+    last: Mutex<VecDeque<(Arc<str>, Owner)>>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    pub(crate) client_id: Arc<str>,
+    pub(crate) peer: SocketAddr,
+}
+
+impl Owners {
+    fn note(&self, transactional_id: &Arc<str>, client: &Client) {
+        let owner = Owner {
+            client_id: Arc::from(client.id()),
+            peer: client.peer,
+        };
+        let mut last = self
+            .last
+            .lock()
+            .expect("a broken invariant ends the process, so no lock is ever poisoned");
+        last.retain(|(id, _)| id != transactional_id);
+        if last.len() >= OWNERS_MAX {
+            last.pop_front();
+        }
+        last.push_back((Arc::clone(transactional_id), owner));
+    }
+
+    /// The last to have called for the id, of those kept in mind.
+    pub(crate) fn of(&self, transactional_id: &str) -> Option<Owner> {
+        let last = self
+            .last
+            .lock()
+            .expect("a broken invariant ends the process, so no lock is ever poisoned");
+        let mut found = last.iter().filter(|(id, _)| **id == *transactional_id);
+        found.next().map(|(_, owner)| owner.clone())
+    }
+}
+
 pub(crate) async fn handle(
     node: &Node,
+    client: &Client,
     version: i16,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
@@ -48,6 +96,9 @@ pub(crate) async fn handle(
     let mut response = InitProducerIdResponse::default();
     match outcome {
         Ok(granted) => {
+            if let Some(id) = request.transactional_id {
+                node.owners.note(&Arc::from(id.as_str()), client);
+            }
             response.producer_id = WireProducerId(granted.producer.0.0);
             response.producer_epoch = granted.producer.1.0;
             if let Some((producer_id, producer_epoch)) = granted.ongoing {

@@ -242,6 +242,9 @@ impl Shard {
                 for (record, delta) in decision.records.iter().zip(0..) {
                     core.apply(base_offset.plus(delta), record);
                 }
+                for (transactional_id, note) in core.take_news() {
+                    log_note(&transactional_id, &note);
+                }
             }
         }
         if is_synced {
@@ -493,5 +496,33 @@ fn coordinator_header(producer_id: ProducerId, producer_epoch: ProducerEpoch) ->
         producer_epoch,
         base_sequence: Sequence::NONE,
         records_count: 1,
+    }
+}
+
+/// What an operator may be asked about (B-21): the broker ended a transaction, or forgot an id. What a client asked for itself
+/// is not worth a line.
+fn log_note(transactional_id: &str, note: &transactions::Note) {
+    let code = note.reason.code();
+    let (producer_id, producer_epoch) = (note.producer_id.0, note.producer_epoch.0);
+    match note.reason {
+        transactions::Reason::TimedOut
+        | transactions::Reason::FencedByInitProducerId
+        | transactions::Reason::PowerCut => {
+            tracing::warn!(
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                "{code}: aborted and fenced"
+            );
+        }
+        transactions::Reason::Expired => {
+            tracing::info!(
+                transactional_id,
+                producer_id,
+                producer_epoch,
+                "{code}: forgotten"
+            );
+        }
+        transactions::Reason::AbortedByClient => {}
     }
 }

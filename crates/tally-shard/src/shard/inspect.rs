@@ -29,6 +29,10 @@ impl Shard {
                 let coordinator = self.hosted_transactions(id)?;
                 Inspected::Transaction(coordinator.describe(&transactional_id))
             }
+            Inspection::Note(transactional_id) => {
+                let coordinator = self.hosted_transactions(id)?;
+                Inspected::Note(coordinator.note(&transactional_id))
+            }
             Inspection::SizeBytes => {
                 if !self.partitions.contains_key(&id) {
                     return Err(self.absent(id));

@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR: it will be there soon.
 pub(crate) const NOT_YET: [i16; 3] = [14, 15, 16];
 
-/// The kind of key that a transactional id is.
+/// The kinds of keys.
+const OF_GROUPS: i8 = 0;
 const OF_TRANSACTIONS: i8 = 1;
 
 /// A cluster that can be asked.
@@ -134,10 +135,19 @@ impl Cluster {
     }
 
     /// The broker that coordinates a transactional id; waits for one that is only about to.
-    pub(crate) fn coordinator(&mut self, key: &str) -> Result<i32, Failure> {
+    pub(crate) fn coordinator(&mut self, id: &str) -> Result<i32, Failure> {
+        self.coordinator_of(OF_TRANSACTIONS, id)
+    }
+
+    /// The same of a group.
+    pub(crate) fn group_coordinator(&mut self, group: &str) -> Result<i32, Failure> {
+        self.coordinator_of(OF_GROUPS, group)
+    }
+
+    fn coordinator_of(&mut self, kind: i8, key: &str) -> Result<i32, Failure> {
         let request = FindCoordinatorRequest::default()
             .with_key(text(key))
-            .with_key_type(OF_TRANSACTIONS);
+            .with_key_type(kind);
         loop {
             let answer = self.bootstrap.call(FIND_COORDINATOR_NEWEST, &request)?;
             let is_late = Instant::now() + PAUSE > self.deadline;

@@ -6,6 +6,7 @@ mod describe;
 mod hanging;
 mod list;
 mod producers;
+mod why;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -36,6 +37,8 @@ enum Command {
     /// Find transactions that are open on a partition and that no coordinator will end; exit code 1 if there are any
     #[command(visible_alias = "find-hanging")]
     Hanging(Hanging),
+    /// Say what holds back the readers of a topic or a group, or what happened to a transactional id
+    Why(Why),
     /// Abort transactions and fence their producers
     Abort(Abort),
 }
@@ -78,6 +81,13 @@ struct Hanging {
 }
 
 #[derive(Args, Debug)]
+struct Why {
+    /// A topic, one partition of it, a transactional id or a group
+    #[arg(value_name = "TOPIC[:PARTITION]|ID|GROUP")]
+    what: String,
+}
+
+#[derive(Args, Debug)]
 struct Abort {
     /// The transactional id
     #[arg(value_name = "ID", required_unless_present_any = ["prefix", "pid"], conflicts_with_all = ["prefix", "pid"])]
@@ -110,6 +120,7 @@ pub(crate) fn run(txn: &Txn) -> ExitCode {
         Command::Describe(describe) => describe::run(&describe.ids, common),
         Command::Producers(producers) => producers::run(&producers.place, common),
         Command::Hanging(hanging) => hanging::run(&hanging.topics, common),
+        Command::Why(why) => why::run(&why.what, common),
         Command::Abort(abort) => abort::run(abort, common),
     })
 }

@@ -1,8 +1,10 @@
 //! `tally txn`.
 
 use crate::{init, tally, tally_well, write};
+use kafka_protocol::messages::InitProducerIdRequest;
 use tally_testkit::broker::Broker;
-use tally_testkit::client::Producer;
+use tally_testkit::client::{Client, Producer, transactional_id};
+use tally_testkit::waiting::wait_until;
 
 /// A broker with one open transaction (`etl-0`, on `orders` 1), one that is committed (`etl-1`) and an id that has had none
 /// (`billing`).
@@ -214,4 +216,114 @@ fn abort_writes_the_marker_that_nobody_writes() {
     assert_eq!(client.stable("orders", 1), 0, "still open");
     assert_eq!(marker("orders:1", "--yes").code, 0);
     assert_eq!(client.stable("orders", 1), 2);
+}
+
+#[test]
+fn why_names_what_holds_back_a_partition() {
+    let (broker, open) = broker();
+    let out = tally_well(&broker, &["txn", "why", "orders:1"]);
+    let mut lines = out.lines();
+    assert_eq!(
+        lines.next(),
+        Some("orders:1: readable to 0, written to 1: 1 offsets are held back.")
+    );
+    let cause = lines.next().expect("a cause");
+    let begin = format!(
+        "Cause   transaction etl-0 (producer {}, epoch 0) has been open for ",
+        open.id
+    );
+    assert!(cause.starts_with(&begin), "{cause}");
+    assert!(out.contains("Next    it ends by itself in "), "{out}");
+    assert!(out.contains("(transaction.timeout.ms=60000)"), "{out}");
+    assert!(out.contains("Now     tally txn abort etl-0 --yes"), "{out}");
+    assert!(
+        out.contains("Client  client.id tally-testkit, 127.0.0.1:"),
+        "{out}"
+    );
+    let other = tally_well(&broker, &["txn", "why", "orders:0"]);
+    assert_eq!(other, "orders:0: all of it is readable, to 2.\n");
+    let both = tally_well(&broker, &["txn", "why", "orders", "-o", "jsonl"]);
+    let begin = "{\"kind\":\"cause\",\"topic\":\"orders\",\"partition\":1,\"readable_to\":0,\"written_to\":1,\"open_from\":0,";
+    assert!(
+        both.starts_with(begin) && both.lines().count() == 1,
+        "{both}"
+    );
+    assert!(
+        both.contains("\"transactional_id\":\"etl-0\",\"state\":\"Ongoing\""),
+        "{both}"
+    );
+}
+
+#[test]
+fn why_says_what_happened_to_an_id() {
+    let broker = Broker::start(
+        crate::PROGRAM,
+        &["transaction.abort.timed.out.transaction.cleanup.interval.ms=10"],
+    );
+    let mut client = broker.client();
+    client.create_topic("orders", 1, &[]);
+    let fenced = init(&mut client, "etl-0");
+    let out = tally_well(&broker, &["txn", "why", "etl-0"]);
+    assert!(out.starts_with("etl-0: nothing is noted"), "{out}");
+    write(&mut client, "etl-0", fenced, ("orders", 0), 0);
+    tally_well(&broker, &["txn", "abort", "etl-0", "--yes"]);
+    let out = tally_well(&broker, &["txn", "why", "etl-0"]);
+    let newer =
+        "ago: a newer instance called InitProducerId while a transaction was open (producer ";
+    assert!(
+        out.starts_with("etl-0: it was fenced ") && out.contains(newer),
+        "{out}"
+    );
+    assert!(
+        out.contains("Code    W2102, also in the broker's log"),
+        "{out}"
+    );
+    assert!(out.contains("Owner   client.id tally, 127.0.0.1:"), "{out}");
+    assert!(out.contains("give each its own transactional.id"), "{out}");
+    let out = tally_well(&broker, &["txn", "why", "etl-0", "-o", "jsonl"]);
+    assert!(
+        out.contains("\"state\":\"Empty\",\"reason\":\"W2102 txn.fenced\",\"at_ms\":"),
+        "{out}"
+    );
+    assert!(out.contains("\"owner_client_id\":\"tally\""), "{out}");
+
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(transactional_id("slow")))
+        .with_transaction_timeout_ms(1);
+    let (_, slow) = client.init_producer_id(5, &request);
+    assert_eq!(
+        client.add_partitions(3, "slow", slow, &[("orders", 0)]),
+        [0]
+    );
+    wait_until("the transaction has timed out", || {
+        tally_well(&broker, &["txn", "why", "slow"]).contains("W2101")
+    });
+    let out = tally_well(&broker, &["txn", "why", "slow"]);
+    assert!(out.contains("open for longer than its timeout"), "{out}");
+}
+
+#[test]
+fn why_names_what_a_groups_offsets_wait_for() {
+    let (broker, open) = broker();
+    let mut client = broker.client();
+    client.wait_for_group("readers");
+    assert_eq!(client.add_offsets(3, "etl-0", open, "readers"), 0);
+    let request = Client::txn_offset_commit_request("etl-0", open, "readers", &[("orders", 0, 7)]);
+    assert_eq!(client.txn_offset_commit(3, &request), [0]);
+    let out = tally_well(&broker, &["txn", "why", "readers"]);
+    let begin = "readers: the offsets of orders:0 wait for the end of a transaction.\nCause   transaction etl-0 ";
+    assert!(out.starts_with(begin), "{out}");
+    assert!(out.contains("It also holds: orders:1."), "{out}");
+    assert_eq!(client.end_txn(4, "etl-0", open, true).0, 0);
+    let out = tally_well(&broker, &["txn", "why", "readers"]);
+    assert_eq!(out, "readers: no offset waits for a transaction.\n");
+    let unknown = tally(&broker, &["txn", "why", "nobody"]);
+    assert_eq!(unknown.code, 6);
+    assert!(
+        unknown
+            .err
+            .contains("nobody is no topic, no transactional id and no group"),
+        "{}",
+        unknown.err
+    );
 }

@@ -8,6 +8,8 @@ use kafka_protocol::messages::{
     ProducerId as WireProducerId, TopicName, TransactionalId,
 };
 
+use tally_protocol::transaction_note::{self, TransactionNote};
+
 use super::Place;
 use crate::client::{Cluster, Failure, check, text};
 
@@ -46,6 +48,8 @@ pub(super) struct Described {
     pub(super) producer_id: i64,
     pub(super) producer_epoch: i16,
     pub(super) partitions: Vec<Place>,
+    /// What only Tally says: why it was last fenced or aborted, and who has it.
+    pub(super) note: Option<TransactionNote>,
 }
 
 /// What a partition remembers of a producer.
@@ -132,6 +136,10 @@ pub(super) fn describe(cluster: &mut Cluster, ids: &[String]) -> Result<Vec<Desc
                 producer_id: row.producer_id.0,
                 producer_epoch: row.producer_epoch,
                 partitions,
+                note: row
+                    .unknown_tagged_fields
+                    .get(&transaction_note::TAG)
+                    .and_then(|field| TransactionNote::decode(field)),
             };
             found.insert(described.id.clone(), described);
         }

@@ -160,7 +160,29 @@ pub(crate) enum CreateTopicError {
     Config(#[from] TopicConfigError),
     /// The store failed; nothing was created.
     #[error(transparent)]
-    Store(#[from] MetaError),
+    Store(#[from] Arc<MetaError>),
+}
+
+/// The names of topics that are created together: no two may be the same, or too like each other.
+#[derive(Default)]
+struct TakenNames(BTreeMap<String, String>);
+
+impl TakenNames {
+    fn check(&self, name: &str) -> Result<(), CreateTopicError> {
+        match self.0.get(&names::canonical(name)) {
+            Some(other) if other == name => Err(CreateTopicError::Exists(name.to_owned())),
+            Some(other) => Err(NameError::Collides {
+                name: name.to_owned(),
+                other: other.clone(),
+            }
+            .into()),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, name: String) {
+        self.0.insert(names::canonical(&name), name);
+    }
 }
 
 impl CreateTopicError {
@@ -439,34 +461,83 @@ impl Metadata {
         })
     }
 
-    /// Creates a topic; it is durable and visible on return. `open` gets it in between: nobody sees a partition that is not
-    /// open, and no deletion comes before.
+    /// Creates a topic, as [`Metadata::create_topics`] does.
+    #[cfg(test)]
     pub(crate) fn create_topic(
         &self,
         new: NewTopic,
         open: impl FnOnce(&Topic),
     ) -> Result<Arc<Topic>, CreateTopicError> {
+        let mut open = Some(open);
+        let open = |topic: &Topic| {
+            if let Some(open) = open.take() {
+                open(topic);
+            }
+        };
+        let mut outcomes = self.create_topics(vec![new], open);
+        outcomes.pop().expect("an outcome for each topic")
+    }
+
+    /// Creates topics with one commit; each stands for itself. They are durable and visible on return. `open` gets each in
+    /// between: nobody sees a partition that is not open, and no deletion comes before.
+    pub(crate) fn create_topics(
+        &self,
+        new: Vec<NewTopic>,
+        mut open: impl FnMut(&Topic),
+    ) -> Vec<Result<Arc<Topic>, CreateTopicError>> {
         let mut writer = self.write();
+        let mut writes = Vec::new();
+        let mut taken = TakenNames::default();
         // Under the writer's lock, so that no other creation comes between check and commit.
+        let planned: Vec<Result<Topic, CreateTopicError>> = new
+            .into_iter()
+            .map(|new| {
+                taken.check(&new.name)?;
+                let name = new.name.clone();
+                let topic = self.plan_topic(new, &mut writer.random, &mut writes)?;
+                taken.take(name);
+                Ok(topic)
+            })
+            .collect();
+        let committed = match writes.is_empty() {
+            true => Ok(()),
+            false => writer.commit(&writes).map_err(Arc::new),
+        };
+        planned
+            .into_iter()
+            .map(|planned| {
+                let topic = planned?;
+                committed.clone()?;
+                open(&topic);
+                Ok(self.change(|image| image.insert(topic)))
+            })
+            .collect()
+    }
+
+    /// A topic as it will be, if it can be, and what is to be written for it.
+    fn plan_topic(
+        &self,
+        new: NewTopic,
+        random: &mut Random,
+        writes: &mut Vec<(String, Option<String>)>,
+    ) -> Result<Topic, CreateTopicError> {
         self.check_new_name(&new.name)?;
         if !(1..=PARTITIONS_MAX).contains(&new.partition_count) {
             return Err(CreateTopicError::Partitions(new.partition_count));
         }
-        let id = new_topic_id(&mut writer.random, |id| self.topic_by_id(id).is_none());
         let record = TopicRecord {
             name: new.name,
-            id,
+            id: new_topic_id(random, |id| self.topic_by_id(id).is_none()),
             partition_count: new.partition_count,
             created_incarnation: self.incarnation,
             internal: false,
             overrides: new.overrides,
         };
-        let mut writes = Vec::new();
-        record.write(&mut writes);
+        let mut own = Vec::new();
+        record.write(&mut own);
         let topic = topic_with_config(record, &self.config(), self.incarnation)?;
-        writer.commit(&writes)?;
-        open(&topic);
-        Ok(self.change(|image| image.insert(topic)))
+        writes.append(&mut own);
+        Ok(topic)
     }
 
     /// Whether a topic could have `count` partitions; how many it has now (11.3).
@@ -927,6 +998,56 @@ mod tests {
         check_refused(&metadata, "ä", ErrorCode::InvalidTopicException);
         metadata.delete_topic("a.b").unwrap();
         metadata.create_topic(new_topic("a_b"), |_| {}).unwrap();
+    }
+
+    #[test]
+    fn topics_of_one_request_are_one_commit_and_stand_for_themselves() {
+        let memory = Memory::default();
+        let metadata = open(&memory, &[]);
+        let create = |names: &[&str]| {
+            let new = names.iter().map(|name| new_topic(name)).collect();
+            let mut opened = Vec::new();
+            let made = metadata.create_topics(new, |topic| opened.push(topic.name.to_string()));
+            let codes = made.iter().map(|made| match made {
+                Ok(_) => ErrorCode::None,
+                Err(error) => error.code(),
+            });
+            (codes.collect::<Vec<_>>(), opened)
+        };
+        let before = memory.entries.lock().unwrap().1;
+        let (codes, opened) = create(&["a", "b.c", "b_c", "a", "d/e", "f"]);
+        let expected = [
+            ErrorCode::None,
+            ErrorCode::None,
+            ErrorCode::InvalidTopicException,
+            ErrorCode::TopicAlreadyExists,
+            ErrorCode::InvalidTopicException,
+            ErrorCode::None,
+        ];
+        assert_eq!(codes, expected);
+        assert_eq!(opened, ["a", "b.c", "f"]);
+        assert_eq!(memory.entries.lock().unwrap().1, before + 1, "one commit");
+        assert_eq!(create(&["."]).0, [ErrorCode::InvalidTopicException]);
+        assert_eq!(
+            memory.entries.lock().unwrap().1,
+            before + 1,
+            "none for nothing"
+        );
+        memory.fails.store(true, Ordering::Relaxed);
+        let (codes, opened) = create(&["g", "a"]);
+        assert_eq!(
+            codes,
+            [ErrorCode::KafkaStorageError, ErrorCode::TopicAlreadyExists]
+        );
+        assert!(opened.is_empty() && metadata.topic("g").is_none());
+        memory.fails.store(false, Ordering::Relaxed);
+        let again = open(&memory, &[]);
+        for name in ["a", "b.c", "f"] {
+            assert_eq!(
+                again.topic(name).unwrap().id,
+                metadata.topic(name).unwrap().id
+            );
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! CreateTopics (log-and-fetch.md 11.2): each topic stands for itself.
+//! CreateTopics (log-and-fetch.md 11.2): each topic stands for itself, and all are written down at once.
 
 use crate::api::Node;
 use crate::api::topics::{self, text};
 use crate::config::{Overrides, TopicConfig, describe_topic};
-use crate::metadata::{NewTopic, Topic};
+use crate::metadata::{CreateTopicError, NewTopic, Topic};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
@@ -46,7 +46,7 @@ pub(crate) fn handle(
         .sum();
     // A name is answered once, however often it was asked for: clients take the answers for a map.
     let mut answered = BTreeSet::new();
-    let results = request
+    let planned: Vec<(&CreatableTopic, Result<NewTopic, Refusal>)> = request
         .topics
         .iter()
         .filter(|topic| answered.insert(topic.name.as_str()))
@@ -62,12 +62,40 @@ pub(crate) fn handle(
                 );
                 Err((ErrorCode::PolicyViolation, message))
             } else {
-                one(node, topic, request.validate_only)
+                plan(node, topic)
             };
+            (topic, outcome)
+        })
+        .collect();
+    let mut made = Vec::new();
+    if !request.validate_only {
+        let new = planned.iter().filter_map(|(_, plan)| plan.as_ref().ok());
+        made = topics::create_all(node, new.cloned().collect());
+    }
+    let mut made = made.into_iter();
+    let results = planned
+        .into_iter()
+        .map(|(topic, plan)| {
+            let outcome = plan.and_then(|new| Made::of(new, made.next()));
             result(node, version, topic, outcome)
         })
         .collect();
     CreateTopicsResponse::default().with_topics(results)
+}
+
+impl Made {
+    /// `created`: nothing if the topic was only to be looked at.
+    fn of(
+        new: NewTopic,
+        created: Option<Result<Arc<Topic>, CreateTopicError>>,
+    ) -> Result<Made, Refusal> {
+        let topic = created.transpose();
+        Ok(Made {
+            partition_count: new.partition_count,
+            overrides: new.overrides,
+            topic: topic.map_err(|error| (error.code(), error.to_string()))?,
+        })
+    }
 }
 
 /// How many partitions the topic gets: its own number, its assignments', or the broker's default (LR-140).
@@ -81,7 +109,8 @@ fn partition_count(node: &Node, topic: &CreatableTopic) -> i32 {
     }
 }
 
-fn one(node: &Node, wanted: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
+/// The topic that was asked for, if it may be.
+fn plan(node: &Node, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> {
     let name = wanted.name.as_str();
     if name == "__cluster_metadata" {
         return Err((ErrorCode::InvalidRequest, format!("{name} is reserved")));
@@ -101,23 +130,10 @@ fn one(node: &Node, wanted: &CreatableTopic, validate_only: bool) -> Result<Made
     } else {
         check_assignments(node, wanted)?;
     }
-    if validate_only {
-        return Ok(Made {
-            partition_count,
-            overrides,
-            topic: None,
-        });
-    }
-    let new = NewTopic {
+    Ok(NewTopic {
         name: name.to_owned(),
         partition_count,
-        overrides: overrides.clone(),
-    };
-    let topic = topics::create(node, new).map_err(|error| (error.code(), error.to_string()))?;
-    Ok(Made {
-        partition_count,
         overrides,
-        topic: Some(topic),
     })
 }
 

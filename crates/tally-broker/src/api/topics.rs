@@ -36,6 +36,15 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
 
 /// Creates a topic; it can be used on return (LR-142).
 pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+    let mut outcomes = create_all(node, vec![new]);
+    outcomes.pop().expect("an outcome for each topic")
+}
+
+/// Creates topics, each for itself, with one write of the metadata.
+pub(crate) fn create_all(
+    node: &Node,
+    new: Vec<NewTopic>,
+) -> Vec<Result<Arc<Topic>, CreateTopicError>> {
     let open = |topic: &Topic| {
         let settings = partition_settings(topic);
         for id in topic.partition_ids() {
@@ -44,7 +53,7 @@ pub(crate) fn create(node: &Node, new: NewTopic) -> Result<Arc<Topic>, CreateTop
             }
         }
     };
-    waiting_for_the_disk(|| node.metadata.create_topic(new, open))
+    waiting_for_the_disk(|| node.metadata.create_topics(new, open))
 }
 
 /// Changes of the metadata are synced: other connections have this processor meanwhile.

@@ -609,3 +609,18 @@ fn many_empty_partitions_are_opened_without_a_file() {
     assert!(crate::support::names(&disk.root().join("topics")).is_empty());
     log.stop();
 }
+
+/// LR-50: offsets within a segment are counted in 31 bits.
+#[test]
+fn l20_segments_close_before_their_offsets_span_too_much() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(LogOptions::default());
+    let count = 1_500_000_000;
+    for nth in 0..3 {
+        log.put(count, 1, 1000 + nth, 10);
+    }
+    let count = i64::from(count);
+    assert_eq!(disk.bases(), [0, count, 2 * count]);
+    assert_eq!(log.replay(0), [0, count, 2 * count]);
+    assert_eq!(log.read(count + 5, 3 * count, 1000), [count, 2 * count]);
+}

@@ -65,6 +65,33 @@ fn l20_segments_close_by_the_time_of_their_records() {
     });
 }
 
+#[test]
+fn l20_segments_close_when_their_index_is_full() {
+    let broker = Broker::start(PROGRAM, &[]);
+    // Room for four entries; each batch is longer than the interval between two.
+    let configs = [("segment.index.bytes", "32"), ("index.interval.bytes", "1")];
+    let mut corner = Corner::at(broker.address(), 1, &configs);
+    let producer = corner.idempotent_producer();
+    for nth in 0..40 {
+        assert_eq!(corner.code(&at(producer.id, nth * 3, now_ms())), 0);
+    }
+    let directory = directory(&broker, &mut corner, 0);
+    let bases = offsets_of_files(&directory, "log");
+    assert!(bases.len() > 5, "{bases:?}");
+    assert!(bases.iter().all(|base| base % 3 == 0), "{bases:?}");
+    for base in &bases {
+        let index = fs::metadata(offset_file(&directory, *base, "index"));
+        // The one that is written to has a page.
+        let is_open = Some(base) == bases.last();
+        assert!(is_open || index.expect("there").len() <= 32, "{base}");
+    }
+    let last = *bases.last().expect("some");
+    wait_until("the state at the last segment", || {
+        offsets_of_files(&directory, "snapshot").contains(&last)
+    });
+    assert_eq!(corner.offsets_from(0, 0), (0..120).collect::<Vec<_>>());
+}
+
 /// One partition for each damage: the files of all are written, the broker is killed, one file of each is damaged, and
 /// one start finds all of it.
 struct Damaged {

@@ -104,6 +104,67 @@ fn l82_what_is_refused() {
 }
 
 #[test]
+fn l82_assignments_are_whole_and_stand_alone() {
+    let mut corner = Corner::new();
+    let own = corner.client.topic(&corner.topic.clone()).partitions[0].leader_id;
+    let assigned = |parts: &[(i32, &[BrokerId])]| {
+        let assignments = parts.iter().map(|(index, brokers)| {
+            CreatableReplicaAssignment::default()
+                .with_partition_index(*index)
+                .with_broker_ids(brokers.to_vec())
+        });
+        topic(&unique("a"), -1, -1).with_assignments(assignments.collect())
+    };
+    let one: &[BrokerId] = &[own];
+    for (wanted, expected, why) in [
+        (assigned(&[(0, one), (1, one)]), 0, "two partitions"),
+        (assigned(&[(1, one), (0, one)]), 0, "in any order"),
+        (assigned(&[(0, one), (0, one)]), 39, "a partition twice"),
+        (assigned(&[(0, one), (2, one)]), 39, "a gap"),
+        (assigned(&[(1, one)]), 39, "no partition 0"),
+        (assigned(&[(0, &[])]), 39, "no replica"),
+        (assigned(&[(0, &[own, own])]), 39, "a broker twice"),
+        (
+            assigned(&[(0, one)]).with_num_partitions(1),
+            42,
+            "and a count",
+        ),
+        (
+            assigned(&[(0, one)]).with_replication_factor(1),
+            42,
+            "and a factor",
+        ),
+    ] {
+        assert_eq!(
+            create(&mut corner, vec![wanted], false),
+            [expected],
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn l82_each_topic_stands_for_itself_and_their_number_for_all() {
+    let mut corner = Corner::new();
+    let (good, other) = (unique("g"), unique("h"));
+    let topics = vec![
+        topic(&good, 1, 1),
+        topic("__cluster_metadata", 1, 1),
+        topic("a/b", 1, 1),
+        topic(&other, 2, 1),
+    ];
+    assert_eq!(create(&mut corner, topics, false), [0, 42, 17, 0]);
+    for name in [&good, &other] {
+        assert_eq!(corner.client.topic(name).error_code, 0, "{name}");
+    }
+    let (small, large) = (unique("s"), unique("t"));
+    let many = || vec![topic(&small, 1, 1), topic(&large, 10_000, 1)];
+    assert_eq!(create(&mut corner, many(), false), [44, 44]);
+    assert_eq!(create(&mut corner, many(), true), [44, 44]);
+    assert_eq!(corner.client.topic(&small).error_code, 3);
+}
+
+#[test]
 fn l82_the_reply_describes_the_topic() {
     let mut corner = Corner::new();
     let name = unique("r");

@@ -322,3 +322,45 @@ impl Unsynced {
         gone.iter().for_each(|tail| tail.remove());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tally_protocol::TopicId;
+
+    fn at(size: u64) -> Written {
+        let end = Offset(i64::try_from(size / 10).expect("small"));
+        Written { size, end }
+    }
+
+    /// A point that covers a marker whose decision the journal does not hold yet would let the marker outlive it.
+    #[test]
+    fn r11_a_point_does_not_pass_what_decides_before_the_journal_holds_it() {
+        let id = PartitionId {
+            topic: TopicId([1; 16]),
+            index: 0,
+        };
+        let tail = Tail::closed(id, Offset::ZERO, at(0));
+        assert!(tail.advance(at(100)), "it has to be listed");
+        assert_eq!(
+            tail.reach(false),
+            (at(100), true),
+            "data depends on nothing"
+        );
+        assert_eq!(tail.reach(true), (at(0), false), "where all is handed over");
+        tail.decides(50);
+        let _listed = tail.advance(at(150));
+        let _listed = tail.advance(at(180));
+        assert_eq!(tail.reach(false), (at(100), false));
+        tail.set_journaled(at(120));
+        assert_eq!(tail.reach(false), (at(120), false), "a part of it");
+        tail.decides(20);
+        let _listed = tail.advance(at(200));
+        tail.set_journaled(at(180));
+        assert_eq!(tail.reach(false), (at(180), false), "not the later one");
+        tail.set_journaled(at(200));
+        let _listed = tail.advance(at(300));
+        assert_eq!(tail.reach(false), (at(300), true));
+        assert_eq!(tail.reach(true), (at(200), false));
+    }
+}

@@ -3,7 +3,7 @@
 //! Invariants: entries rise strictly; an entry never points beyond the published end. Both are caches of the log: an
 //! index that is missing, short or wrong is made again from the batches.
 
-use crate::disk::SegmentFile;
+use crate::disk::{self, SegmentFile};
 use crate::mmap::Table;
 use std::io;
 use std::path::Path;
@@ -133,6 +133,14 @@ impl OffsetIndex {
         let mut entry = [0; OFFSET_ENTRY];
         let read = file.read_at(&mut entry, at)?;
         Ok((read == OFFSET_ENTRY).then(|| Some(Self::pair(entry))))
+    }
+
+    /// The position in the last entry of the file at `path` that is not space for more; 0 without any.
+    pub(crate) fn read_highest(path: &Path) -> io::Result<u32> {
+        let bytes = disk::read(path)?.unwrap_or_default();
+        let entries = bytes.as_chunks::<OFFSET_ENTRY>().0.iter().rev();
+        let mut positions = entries.map(|entry| Self::pair(*entry).1);
+        Ok(positions.find(|position| *position > 0).unwrap_or(0))
     }
 
     /// An entry for the batch that ends at `relative` and begins at `position`.

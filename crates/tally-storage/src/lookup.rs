@@ -136,11 +136,22 @@ impl<'a> Lookup<'a> {
         while at < segment.size {
             let header = self.header(at)?;
             if header.last_offset() >= offset {
+                self.check_begin(at, header.base_offset, offset)?;
                 return Ok(Some(at));
             }
             at += to_u64(header.size_bytes());
         }
         Ok(None)
+    }
+
+    /// No offsets are missing in front of a batch, unless the log was compacted: the base offset of a batch is outside its
+    /// checksum.
+    fn check_begin(&self, at: u64, found: Offset, upto: Offset) -> Result<(), StorageError> {
+        if found <= upto || self.options.compacted {
+            return Ok(());
+        }
+        let reason = format!("a batch begins at offset {found}, expected {upto}");
+        Err(self.segment.corrupt(self.place, at, &reason))
     }
 
     fn slice(&self, at: u64, len: usize) -> Slice {
@@ -167,9 +178,14 @@ impl Segment {
         };
         let limit = start.saturating_add(to_u64(max_bytes));
         let (mut at, mut next) = (start, from);
-        if self.end <= upto && self.size <= limit {
+        // What this run has appended is not looked at again; the headers of what a start believed are, each time.
+        let is_believed = self.marks.is_empty();
+        if !is_believed && self.end <= upto && self.size <= limit {
             (at, next) = (self.size, self.end);
-        } else if upto > self.base && self.size - start > u64::from(options.index_interval_bytes) {
+        } else if !is_believed
+            && upto > self.base
+            && self.size - start > u64::from(options.index_interval_bytes)
+        {
             // Headers are walked only behind the last index entry that lies inside.
             let below = u32::try_from(upto.0 - self.base.0).unwrap_or(u32::MAX);
             let inside = |last: u32, position: u32| last < below && u64::from(position) <= limit;
@@ -186,6 +202,7 @@ impl Segment {
             if header.base_offset >= upto || !fits {
                 break;
             }
+            lookup.check_begin(at, header.base_offset, next.max(self.base))?;
             (at, next) = (stop, header.last_offset().next());
         }
         if at >= self.size {

@@ -151,6 +151,7 @@ impl Files {
         let lag_limit = at + interval.max(INDEX_LAG);
         let mut timed = self.largest_is_true(file, &offsets, times.last())?;
         let mut entry = offsets.last();
+        let mut end = self.base;
         while at < self.size {
             let header = self.header(file, at)?;
             if let Some((last, _)) = entry.take()
@@ -159,13 +160,14 @@ impl Files {
                 return Ok(None);
             }
             at += to_u64(header.size_bytes());
+            end = header.last_offset().next();
             if at > lag_limit && at < self.size {
                 break;
             }
             let known = times.last().map_or(-1, |(timestamp, _)| timestamp);
             timed &= recovery::indexed_timestamp(&header) <= known;
         }
-        let complete = at >= self.size && timed;
+        let complete = at >= self.size && timed && self.is_end(end);
         Ok(complete.then_some(Indexes { offsets, times }))
     }
 
@@ -219,15 +221,23 @@ impl Files {
         Ok(0)
     }
 
+    /// Whether the last batch ends where the segment has to. Compaction may have removed its last offsets.
+    fn is_end(&self, found: Offset) -> bool {
+        found == self.end || self.options.compacted
+    }
+
     fn rebuild(&self, file: &SegmentFile) -> Result<Indexes, StorageError> {
         tracing::info!(partition = %self.id, segment = %self.base, "making the indexes of a segment anew");
         let walk =
             recovery::walk(file, self.base, &self.options).map_err(failed("read", &self.log))?;
         if let Some(reason) = walk.stopped {
-            return Err(StorageError::Corrupt {
-                path: self.log.clone(),
-                reason: reason.to_string(),
-            });
+            return Err(self.corrupt(walk.size, &reason.to_string()));
+        }
+        if !self.is_end(walk.end) {
+            let (found, next) = (walk.end, self.end);
+            let reason =
+                format!("the segment ends at offset {found}, what follows begins at {next}");
+            return Err(self.corrupt(walk.size, &reason));
         }
         self.write_indexes(&walk)
     }

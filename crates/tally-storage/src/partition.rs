@@ -18,6 +18,7 @@ use crate::disk::{self, SegmentFile, Sync};
 use crate::epochs::Epochs;
 use crate::error::{StorageError, failed};
 use crate::faults;
+use crate::index::OffsetIndex;
 use crate::journal::Entry;
 use crate::mmap::Slice;
 use crate::recovery::{self, Cut, CutReason};
@@ -220,6 +221,10 @@ impl PartitionLog {
         let listing = Listing::sort(names);
         for name in &listing.litter {
             let path = directory.join(name);
+            // The log of a segment goes last, when all its other files have gone; only a power cut may keep others alone.
+            if parse_name(name).is_some() && trust != Trust::PowerCut {
+                tracing::error!(path = %path.display(), "the log that this file belongs to is missing: what was in it is lost");
+            }
             disk::remove_if_present(&path).map_err(failed("remove", &path))?;
         }
         log.log_start = read_log_start(place)?;
@@ -243,6 +248,9 @@ impl PartitionLog {
         let mut removed = cut.is_some();
         while log.snapshots.last().is_some_and(|at| *at > log.log_end) {
             let beyond = log.snapshots[log.snapshots.len() - 1];
+            if trust == Trust::Clean && cut.is_none() {
+                tracing::error!(partition = %place.id, log_end = %log.log_end, snapshot = %beyond, "the log has lost its end: a snapshot of its producers is from behind it");
+            }
             log.drop_snapshot(place, beyond);
             removed = true;
         }
@@ -296,9 +304,21 @@ impl PartitionLog {
             Trust::Clean | Trust::Killed => self.segments.len() - 1,
         };
         while at < self.segments.len() {
+            let base = self.segments[at].base;
+            let path = place.file(base, INDEX);
+            // What a killed run wrote into a map and into a file is there, in this order: log, index.
+            let known = match trust {
+                Trust::PowerCut => 0,
+                Trust::Clean | Trust::Killed => {
+                    OffsetIndex::read_highest(&path).map_err(failed("read", &path))?
+                }
+            };
             let cut = self.walk_segment(place, at, trust, seen)?;
             if cut.is_some() {
                 return Ok(cut);
+            }
+            if known > 0 && u64::from(known) >= self.segments[at].size {
+                tracing::error!(partition = %place.id, segment = %base, position = known, "the log has lost its end: its index goes on behind it");
             }
             at += 1;
         }

@@ -1,6 +1,8 @@
 //! `tally dump` and `tally verify log` on directories that the real broker made: whole ones, those of a killed broker, and
 //! damaged ones.
 
+mod damage;
+
 use kafka_protocol::messages::InitProducerIdRequest;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,416 @@
+//! The damage matrix: each kind of file is damaged in each way, one partition for each pair, so that one broker meets them
+//! all. `tally verify log` has to name each file; a start has to serve what is good, name what is not, and never hand out
+//! anything else for good.
+
+use crate::{PROGRAM, files, path, rows, tally, text};
+use bytes::Bytes;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tally_protocol::BatchView;
+use tally_testkit::batches::Batch;
+use tally_testkit::broker::{Broker, offset_file, offsets_of_files};
+use tally_testkit::client::{Client, FetchCall, ProduceCall, Producer};
+use tally_testkit::waiting::wait_for;
+use tempfile::TempDir;
+
+const TOPIC: &str = "matrix";
+const TRANSACTIONS: i32 = 12;
+
+/// What is done to a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Damage {
+    /// A bit of the byte in the middle.
+    Flip,
+    /// A bit of the second byte of the file: of a base offset, a version, a magic.
+    FlipFirst,
+    /// The last byte is gone.
+    CutByte,
+    /// The second half is gone.
+    CutHalf,
+    Empty,
+    /// A page of zeros from the beginning, or as much as there is.
+    ZeroPage,
+    /// A page of zeros behind the end.
+    MoreZeros,
+    /// Noise behind the end.
+    MoreNoise,
+    Removed,
+}
+
+const DAMAGES: [Damage; 9] = [
+    Damage::Flip,
+    Damage::FlipFirst,
+    Damage::CutByte,
+    Damage::CutHalf,
+    Damage::Empty,
+    Damage::ZeroPage,
+    Damage::MoreZeros,
+    Damage::MoreNoise,
+    Damage::Removed,
+];
+
+impl Damage {
+    fn apply(self, path: &Path) {
+        let mut bytes = fs::read(path).expect("the file is there");
+        let (len, middle) = (bytes.len(), bytes.len() / 2);
+        match self {
+            Damage::Flip => bytes[middle] ^= 0x10,
+            Damage::FlipFirst => bytes[1.min(len - 1)] ^= 0x01,
+            Damage::CutByte => bytes.truncate(len - 1),
+            Damage::CutHalf => bytes.truncate(middle),
+            Damage::Empty => bytes.clear(),
+            Damage::ZeroPage => bytes[..len.min(4096)].fill(0),
+            Damage::MoreZeros => bytes.extend_from_slice(&[0; 4096]),
+            Damage::MoreNoise => bytes.extend((0..100u8).map(|nth| nth.wrapping_mul(167) | 1)),
+            Damage::Removed => return fs::remove_file(path).expect("removed"),
+        }
+        fs::write(path, bytes).expect("damaged");
+    }
+}
+
+/// Which file of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// The log of the first segment, closed long ago, and of the last one.
+    FirstLog,
+    LastLog,
+    /// Made again from the log.
+    FirstIndex,
+    LastIndex,
+    FirstTimeIndex,
+    LastTimeIndex,
+    Rows,
+    RowSums,
+    Snapshot,
+    Epochs,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::FirstLog,
+    Kind::LastLog,
+    Kind::FirstIndex,
+    Kind::LastIndex,
+    Kind::FirstTimeIndex,
+    Kind::LastTimeIndex,
+    Kind::Rows,
+    Kind::RowSums,
+    Kind::Snapshot,
+    Kind::Epochs,
+];
+
+impl Kind {
+    fn path(self, partition: &Path) -> PathBuf {
+        let of = |kind: &str, last: bool| {
+            let all = offsets_of_files(partition, kind);
+            let base = if last { all.last() } else { all.first() };
+            offset_file(partition, *base.expect("there are some"), kind)
+        };
+        match self {
+            Kind::FirstLog => of("log", false),
+            Kind::LastLog => of("log", true),
+            Kind::FirstIndex => of("index", false),
+            Kind::LastIndex => of("index", true),
+            Kind::FirstTimeIndex => of("timeindex", false),
+            Kind::LastTimeIndex => of("timeindex", true),
+            Kind::Rows => of("txnindex", false),
+            Kind::RowSums => partition.join("txn-sums"),
+            Kind::Snapshot => of("snapshot", true),
+            Kind::Epochs => partition.join("leader-epoch-checkpoint"),
+        }
+    }
+
+    /// Whether the log can do without it.
+    fn is_log(self) -> bool {
+        matches!(self, Kind::FirstLog | Kind::LastLog)
+    }
+}
+
+/// A broker process whose log is kept.
+struct Served {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Served {
+    /// Starts a broker on a directory; `None` if it ends instead.
+    fn start(data: &Path) -> Result<Served, String> {
+        let beside = data.parent().expect("above");
+        let (port, log) = (beside.join("port"), beside.join("log"));
+        let _none = fs::remove_file(&port).is_err();
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "off"])
+            .args(["--exit-with-parent", "--data", path(data)])
+            .args(["--port-file", path(&port)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a file"))
+            .spawn()
+            .expect("the broker can be run");
+        let started = wait_for("the port file, or the end", || {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                assert!(!status.success());
+                return Some(None);
+            }
+            fs::read_to_string(&port).ok().map(Some)
+        });
+        let read = || fs::read_to_string(&log).expect("its log");
+        match started {
+            None => Err(read()),
+            Some(address) => Ok(Served {
+                child,
+                address: address.trim().to_owned(),
+                log,
+            }),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("its log")
+    }
+
+    /// Stops it as an operator does; whether it ended well.
+    fn stop(mut self) -> bool {
+        let mut ask = Command::new("kill");
+        let asked = ask.arg(self.child.id().to_string()).status();
+        assert!(asked.expect("kill can be run").success());
+        let status = wait_for("its end", || {
+            self.child.try_wait().expect("a child of ours")
+        });
+        status.success()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _gone = self.child.kill().is_err() || self.child.wait().is_err();
+    }
+}
+
+/// The same for every partition: committed and aborted transactions over several segments.
+fn fill(client: &mut Client, partitions: i32) {
+    let configs = [
+        ("internal.segment.bytes", "600"),
+        ("index.interval.bytes", "1"),
+    ];
+    client.create_topic(TOPIC, partitions, &configs);
+    let producer = init(client);
+    let all: Vec<(&str, i32)> = (0..partitions).map(|index| (TOPIC, index)).collect();
+    for nth in 0..TRANSACTIONS {
+        let added = client.add_partitions(3, "matrix", producer, &all);
+        assert!(added.iter().all(|error| *error == 0), "{added:?}");
+        let commit = nth % 3 != 0;
+        let word = if commit { "good" } else { "gone" };
+        let batch = Batch::transactional(producer.id, producer.epoch, nth * 2, 2).with_values(word);
+        let call = ProduceCall {
+            version: 9,
+            acks: -1,
+            transactional_id: Some("matrix"),
+            parts: all
+                .iter()
+                .map(|(topic, index)| (*topic, *index, Some(batch.encode())))
+                .collect(),
+        };
+        let produced = client.produce(&call);
+        assert!(produced.iter().all(|one| one.error == 0));
+        assert_eq!(client.end_txn(3, "matrix", producer, commit).0, 0);
+    }
+}
+
+fn init(client: &mut Client) -> Producer {
+    crate::init(client, "matrix")
+}
+
+/// Whole batches of a partition as they are sent, checksums not looked at, and the error that ended the reading.
+fn read(client: &mut Client, index: i32) -> (Vec<Bytes>, i16) {
+    let (mut batches, mut next) = (Vec::new(), 0);
+    loop {
+        let call = FetchCall::of(TOPIC, index, next, 0);
+        let request = client.fetch_request(&call);
+        let response = client.call(call.version, &request);
+        let part = &response.responses[0].partitions[0];
+        let mut rest = part.records.clone().unwrap_or_default();
+        if part.error_code != 0 || rest.is_empty() {
+            return (batches, part.error_code);
+        }
+        while let Ok(view) = BatchView::parse(&rest) {
+            next = view.header().last_offset().next().0;
+            batches.push(rest.split_to(view.bytes().len()));
+        }
+    }
+}
+
+/// One broker's data, and which partition has which damage.
+struct Matrix {
+    data: PathBuf,
+    cases: Vec<(Kind, Damage, PathBuf)>,
+    /// What each partition holds, with one more that nothing happens to.
+    batches: Vec<Vec<Bytes>>,
+    _beside: TempDir,
+}
+
+impl Matrix {
+    /// Writes everything, ends the broker, and damages.
+    fn new(is_clean: bool) -> Matrix {
+        let pairs = KINDS
+            .iter()
+            .flat_map(|kind| DAMAGES.map(|damage| (*kind, damage)));
+        let pairs: Vec<(Kind, Damage)> = pairs.collect();
+        let mut broker = Broker::start(PROGRAM, &["transaction.state.log.num.partitions=1"]);
+        let mut client = broker.client();
+        // One partition more, which nothing happens to.
+        let partitions = i32::try_from(pairs.len()).expect("few") + 1;
+        fill(&mut client, partitions);
+        let batches: Vec<_> = (0..partitions)
+            .map(|index| read(&mut client, index).0)
+            .collect();
+        let expected = 2 * usize::try_from(TRANSACTIONS).expect("few");
+        assert!(batches.iter().all(|batches| batches.len() == expected));
+        let directory = broker.partition(&mut client, TOPIC, 0);
+        let topic = directory.parent().expect("the topic's").to_owned();
+        if is_clean {
+            assert!(broker.stop(), "stopped clean");
+        } else {
+            broker.kill();
+        }
+        let beside = TempDir::new().expect("a directory");
+        let data = beside.path().join("data");
+        copy(&broker.data(), &data);
+        let below = topic.strip_prefix(broker.data()).expect("below the data");
+        let topic = data.join(below);
+        let cases = pairs
+            .into_iter()
+            .enumerate()
+            .map(|(index, (kind, damage))| {
+                let file = kind.path(&topic.join(index.to_string()));
+                damage.apply(&file);
+                (kind, damage, file)
+            });
+        Matrix {
+            cases: cases.collect(),
+            data,
+            batches,
+            _beside: beside,
+        }
+    }
+
+    /// Compares what a partition hands out with what was written into it. Damage of a log may end it, or stop the reading with an
+    /// error; a batch that a checksum covers may come with that checksum wrong, which a client looks at. Everything else is
+    /// as it was.
+    fn check_reads(&self, served: &Served) {
+        let mut client = Client::connect(&served.address);
+        let outcomes: Vec<_> = (0..)
+            .take(self.batches.len())
+            .map(|index| read(&mut client, index))
+            .collect();
+        let log = served.log();
+        let mut wrong = String::new();
+        let whole = self.batches.iter().zip(&outcomes);
+        for ((kind, damage, file), (all, (batches, error))) in self.cases.iter().zip(whole) {
+            if batches == all && *error == 0 {
+                continue;
+            }
+            let has_good = batches.iter().all(|batch| {
+                let view = BatchView::parse(batch).expect("a batch");
+                all.contains(batch) || (kind.is_log() && view.check_crc().is_err())
+            });
+            let is_told = batches.len() == all.len() || is_named(&log, file);
+            if !kind.is_log() || !has_good || !is_told {
+                let bases: Vec<i64> = batches.iter().map(|batch| base(batch)).collect();
+                let line = format!(
+                    "{kind:?} {damage:?} {}: error {error}, good {has_good}, told {is_told}, {bases:?}",
+                    file.display()
+                );
+                writeln!(wrong, "{line}").expect("a text");
+            }
+        }
+        assert_eq!(wrong, "", "{log}");
+        assert_eq!(
+            outcomes.last(),
+            self.batches.last().map(|all| (all.clone(), 0)).as_ref()
+        );
+    }
+}
+
+fn base(batch: &[u8]) -> i64 {
+    BatchView::parse(batch)
+        .expect("a batch")
+        .header()
+        .base_offset
+        .0
+}
+
+/// Whether a log names a file, or the partition that it belongs to.
+fn is_named(log: &str, file: &Path) -> bool {
+    let directory = file.parent().expect("the partition's");
+    let index = directory.file_name().and_then(|name| name.to_str());
+    let topic = directory
+        .parent()
+        .and_then(|topic| topic.file_name()?.to_str());
+    let partition = format!("{}:{}", topic.expect("a topic"), index.expect("an index"));
+    let is_one = |line: &str| {
+        let mut behind = line
+            .match_indices(&partition)
+            .map(|(at, _)| &line[at + partition.len()..]);
+        behind.any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    };
+    log.contains(path(directory)) || log.lines().any(is_one)
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (name, bytes) in files(from) {
+        let to = to.join(name);
+        fs::create_dir_all(to.parent().expect("below")).expect("made");
+        fs::write(to, bytes).expect("written");
+    }
+}
+
+#[test]
+fn each_damage_of_each_file_is_named_offline() {
+    let matrix = Matrix::new(true);
+    let output = tally(&["verify", "log", path(&matrix.data), "-o", "jsonl", "--deep"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found = text(&output);
+    let problems = rows(&found, "problem");
+    let mut silent = String::new();
+    for (kind, damage, file) in &matrix.cases {
+        // Without entries an offset index is one of a small segment; without its newest snapshot a log is replayed from before.
+        let means_nothing = matches!(
+            (kind, damage),
+            (Kind::FirstIndex | Kind::LastIndex, Damage::Empty) | (Kind::Snapshot, Damage::Removed)
+        );
+        if means_nothing {
+            continue;
+        }
+        // What a lost or a cut file leaves is named by what is beside it: the others of its partition.
+        let partition = file.parent().expect("the partition's");
+        let partition = partition.strip_prefix(&matrix.data).expect("below");
+        let partition = format!("\"file\":\"{}/", path(partition));
+        if !problems.iter().any(|problem| problem.contains(&partition)) {
+            writeln!(silent, "{kind:?} {damage:?} {}", file.display()).expect("a text");
+        }
+    }
+    assert_eq!(silent, "");
+}
+
+#[test]
+fn no_damage_is_served_for_good_after_a_clean_stop() {
+    check_start(true);
+}
+
+#[test]
+fn no_damage_is_served_for_good_after_a_kill() {
+    check_start(false);
+}
+
+fn check_start(is_clean: bool) {
+    let matrix = Matrix::new(is_clean);
+    let served = Served::start(&matrix.data).expect("one damaged partition stops no other");
+    // Twice: what was made again on the way is used then.
+    for _ in 0..2 {
+        matrix.check_reads(&served);
+    }
+    served.stop();
+}

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
+use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
 use crate::output::Format;
 
@@ -35,6 +36,8 @@ enum Subcommands {
     /// Check what is there
     #[command(subcommand)]
     Verify(Verify),
+    /// Topics: list, show, make, change, remove and empty them
+    Topic(Box<Topic>),
     /// Transactions: which there are, what they hold up, and the end of those that nobody ends
     Txn(Box<Txn>),
 }
@@ -53,6 +56,8 @@ pub(crate) enum Chosen {
     Dump(Dump),
     /// `tally verify log`.
     VerifyLog(VerifyLog),
+    /// `tally topic`.
+    Topic(Box<Topic>),
     /// `tally txn`.
     Txn(Box<Txn>),
 }
@@ -209,6 +214,7 @@ fn chosen(command: Command) -> Chosen {
         }
         Some(Subcommands::Dump(dump)) => Chosen::Dump(dump),
         Some(Subcommands::Verify(Verify::Log(verify))) => Chosen::VerifyLog(verify),
+        Some(Subcommands::Topic(topic)) => Chosen::Topic(topic),
         Some(Subcommands::Txn(txn)) => Chosen::Txn(txn),
         None => Chosen::Serve(Box::new(command.serve)),
     }
@@ -257,7 +263,7 @@ mod tests {
     fn parsed(line: &str) -> Serve {
         match chosen(Command::try_parse_from(line.split(' ')).unwrap()) {
             Chosen::Serve(serve) => *serve,
-            Chosen::Dump(_) | Chosen::VerifyLog(_) | Chosen::Txn(_) => {
+            Chosen::Dump(_) | Chosen::VerifyLog(_) | Chosen::Topic(_) | Chosen::Txn(_) => {
                 panic!("{line} is tally serve")
             }
         }

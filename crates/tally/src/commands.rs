@@ -4,10 +4,12 @@
 //! Exit codes, an interface: 0 done, 1 the check found a problem, 2 usage, 3 cannot connect, 4 not authorised, 5 timed out,
 //! 6 refused by the state of things.
 
+mod place;
+pub(crate) mod topic;
 pub(crate) mod txn;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -68,6 +70,14 @@ fn finish(outcome: Result<Done, Failure>) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Milliseconds since 1970, now.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         args::Chosen::Serve(serve) => serve::run(&serve),
         args::Chosen::Dump(dump) => dump::run(&dump),
         args::Chosen::VerifyLog(verify) => verify::run(&verify),
+        args::Chosen::Topic(topic) => commands::topic::run(&topic),
         args::Chosen::Txn(txn) => commands::txn::run(&txn),
     }
 }

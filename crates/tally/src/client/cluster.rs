@@ -110,6 +110,12 @@ impl Cluster {
         self.brokers.keys().copied().collect()
     }
 
+    /// A broker for what every broker can be asked.
+    pub(crate) fn any_broker(&self) -> Result<i32, Failure> {
+        let first = self.brokers.keys().next().copied();
+        first.ok_or_else(|| Failure::Unable("the cluster has no brokers".to_owned()))
+    }
+
     /// Asks one broker, in a version that is at most `newest`.
     pub(crate) fn call<R: Request>(
         &mut self,

@@ -9,13 +9,12 @@ mod producers;
 mod why;
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Common, finish, parse_duration};
-use crate::client::Failure;
-use crate::output::Value;
+use super::place::Place;
+use super::{Common, finish, now_ms, parse_duration};
 
 /// `tally txn`.
 #[derive(Args, Debug)]
@@ -122,46 +121,5 @@ pub(crate) fn run(txn: &Txn) -> ExitCode {
         Command::Hanging(hanging) => hanging::run(&hanging.topics, common),
         Command::Why(why) => why::run(&why.what, common),
         Command::Abort(abort) => abort::run(abort, common),
-    })
-}
-
-/// A partition of a topic.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Place {
-    topic: String,
-    partition: i32,
-}
-
-impl Place {
-    /// `TOPIC:PARTITION`.
-    fn parse(text: &str) -> Result<Place, Failure> {
-        let place = text.rsplit_once(':').and_then(|(topic, partition)| {
-            Some(Place {
-                topic: topic.to_owned(),
-                partition: partition.parse().ok().filter(|index| *index >= 0)?,
-            })
-        });
-        place.ok_or_else(|| Failure::Usage(format!("{text} is not TOPIC:PARTITION")))
-    }
-
-    fn value(&self) -> Value {
-        Value::Object(vec![
-            ("topic", Value::from(self.topic.as_str())),
-            ("partition", Value::from(self.partition)),
-        ])
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.topic, self.partition)
-    }
-}
-
-/// Milliseconds since 1970, now.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
 }

@@ -5,22 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{
-    BrokerId, GroupId, ListOffsetsRequest, OffsetFetchRequest, TopicName,
-};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
 
 use super::ask::{self, Described, Filter, NOT_FOUND, Producer};
 use super::list::{OFFSETS_TOPIC, age_ms};
 use super::{Place, now_ms};
 use crate::client::{Cluster, Failure, check, text};
+use crate::commands::place::{COMMITTED, LATEST, UNCOMMITTED, offset_at};
 use crate::commands::{Common, Done, in_words};
 use crate::output::{Format, Rows, Value};
 
-const LIST_OFFSETS_NEWEST: i16 = 7;
 /// The last version that asks for one group.
 const OFFSET_FETCH_NEWEST: i16 = 7;
-const LATEST: i64 = -1;
 /// UNSTABLE_OFFSET_COMMIT.
 const PENDING: i16 = 88;
 
@@ -344,39 +340,14 @@ fn ends(
             topic: topic.to_owned(),
             partition: row.partition_index,
         };
-        let mut end = |isolation| latest(cluster, &place, row.leader_id.0, isolation);
-        let written = end(0)?;
-        let readable = end(1)?.min(written);
+        let leader = row.leader_id.0;
+        let mut end = |isolation| offset_at(cluster, &place, leader, (LATEST, isolation));
+        let written = end(UNCOMMITTED)?;
+        let readable = end(COMMITTED)?.min(written);
         ends.insert(place, Ends { readable, written });
     }
     if ends.is_empty() {
         return Err(unknown());
     }
     Ok(ends)
-}
-
-fn latest(
-    cluster: &mut Cluster,
-    place: &Place,
-    leader: i32,
-    isolation: i8,
-) -> Result<i64, Failure> {
-    let request = ListOffsetsRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_isolation_level(isolation)
-        .with_topics(vec![
-            ListOffsetsTopic::default()
-                .with_name(TopicName(text(&place.topic)))
-                .with_partitions(vec![
-                    ListOffsetsPartition::default()
-                        .with_partition_index(place.partition)
-                        .with_timestamp(LATEST),
-                ]),
-        ]);
-    let answer = cluster.call(leader, LIST_OFFSETS_NEWEST, &request)?;
-    let mut rows = answer.topics.iter().flat_map(|topic| &topic.partitions);
-    let silent = || Failure::Unable(format!("nothing is said about {place}"));
-    let row = rows.next().ok_or_else(silent)?;
-    check(place.to_string(), row.error_code)?;
-    Ok(row.offset)
 }

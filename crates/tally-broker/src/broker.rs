@@ -9,6 +9,7 @@ use crate::metadata::{
 };
 use crate::server::clock::Clock;
 use crate::server::compactor;
+use crate::server::hanging::{self, WatchSettings};
 use crate::server::loading::Loading;
 use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
 use crate::server::sync::Syncing;
@@ -140,6 +141,8 @@ impl Broker {
             None => None,
         };
         spawn_timers(&shards, syncing.is_some());
+        let watched = WatchSettings::of(&metadata.config());
+        tokio::spawn(hanging::run(Arc::clone(&shards), watched));
         tokio::spawn(listener::serve(node, listener, stopped));
         ready.store(true, Ordering::Release);
         let summary = Summary {

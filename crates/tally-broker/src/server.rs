@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod compactor;
 pub(crate) mod connection;
+pub(crate) mod hanging;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod loading;

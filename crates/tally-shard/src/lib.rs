@@ -35,4 +35,4 @@ pub use message::{
 };
 pub use ordered_sessions::{Call, Calls, Speaker};
 pub use retention::RetentionSettings;
-pub use shard::{Owed, Shard, ShardSettings};
+pub use shard::{OpenTransaction, Owed, Shard, ShardSettings};

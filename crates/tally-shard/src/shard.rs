@@ -10,6 +10,7 @@ mod inspect;
 mod lookup;
 mod power_cut;
 mod retain;
+mod watch;
 
 use crate::compaction::CompactorSettings;
 use crate::coordinator::Hosted;
@@ -34,6 +35,7 @@ use tally_transactions as transactions;
 use tally_transactions::ProducerIdBlock;
 
 pub use power_cut::Owed;
+pub use watch::OpenTransaction;
 
 /// What a shard is told at its start.
 #[derive(Clone, Debug)]

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tally_producer_state::Marker;
 use tally_protocol::{ErrorCode, Now, PartitionId};
 use tally_shard::{
-    Outbox, Outgoing, Owed, PartitionSettings, ReplyTo, Shard, ShardMessage, ShardReply,
-    TransactionRequest, WaiterId,
+    OpenTransaction, Outbox, Outgoing, Owed, PartitionSettings, ReplyTo, Shard, ShardMessage,
+    ShardReply, TransactionRequest, WaiterId,
 };
 use tally_storage::{Cold, Completed, StorageError, SyncJournal, Ticket};
 use tally_transactions::{Fence, MarkerSet, TopicPartition};
@@ -197,6 +197,46 @@ impl Shards {
             lock(owner).shard.power_cut_handled();
         }
         true
+    }
+
+    /// The transactions that are open on any partition.
+    pub(crate) fn open_transactions(&self) -> Vec<OpenTransaction> {
+        let mut open = Vec::new();
+        for owner in &self.owners {
+            open.extend(lock(owner).shard.open_transactions());
+        }
+        open
+    }
+
+    /// The transactions that the coordinators will end, with the epoch of their markers; `None` if one of them can't be read.
+    pub(crate) fn held_transactions(&self) -> Option<Owed> {
+        let mut held = Owed::new();
+        for owner in &self.owners {
+            let owed = {
+                let owned = lock(owner);
+                if owned.shard.has_unopened() {
+                    return None;
+                }
+                owned.shard.owed_markers()
+            };
+            for markers in owed {
+                let named =
+                    |name: &TopicPartition| self.metadata.partition_id(&name.topic, name.partition);
+                for id in markers.partitions.iter().filter_map(named) {
+                    held.insert((id, markers.producer_id), markers.producer_epoch);
+                }
+            }
+        }
+        Some(held)
+    }
+
+    /// Aborts a transaction that no coordinator holds (B-17); `false` if it is not open any more.
+    pub(crate) fn abort_hanging(&self, hanging: &OpenTransaction) -> Result<bool, ErrorCode> {
+        let mut aborted = Ok(false);
+        self.run(self.index_of(hanging.partition), |shard, now, outbox| {
+            aborted = shard.abort_hanging(now, hanging, outbox);
+        });
+        aborted
     }
 
     /// Hands a message to the owner of `id`.

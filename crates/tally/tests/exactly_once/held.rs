@@ -14,10 +14,15 @@ use tally_testkit::waiting::wait_until;
 /// A broker with faults that sleep yet, and a world on it; `None` with Apache Kafka.
 #[track_caller]
 fn with_faults(partitions: i32, faults: &[&str]) -> Option<(Broker, World)> {
+    with_faults_and(&[], partitions, faults)
+}
+
+#[track_caller]
+fn with_faults_and(settings: &[&str], partitions: i32, faults: &[&str]) -> Option<(Broker, World)> {
     if is_reference() {
         return None;
     }
-    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut broker = Broker::start(PROGRAM, settings);
     broker.set_faults(faults);
     broker.kill_and_start();
     let mut world = World::on(&broker);
@@ -69,6 +74,40 @@ impl Sent {
             .client
             .receive::<ProduceRequest>(self.version, self.correlation_id);
         Answer::from(&world.client.produced(&self.call(), &response)[0])
+    }
+}
+
+#[test]
+fn b17_a_transaction_that_no_coordinator_knows_is_aborted() {
+    for (version, is_known) in [(9, false), (12, true)] {
+        let settings = ["tally.transaction.monitor.interval.ms=20"];
+        let Some((broker, mut world)) = with_faults_and(&settings, 1, &["unasked=fail@1"]) else {
+            return;
+        };
+        // One that is in order, and is left alone.
+        let topic = world.another_topic(1, &[]);
+        let alive = world.ipi();
+        assert_eq!(world.apt_to(3, alive, &[(&topic, 0)]), [0]);
+        let own = std::mem::replace(&mut world.topic, topic);
+        assert_eq!(world.td9(alive, 0, 1), At(0));
+        let in_order = std::mem::replace(&mut world.topic, own);
+        // The planted bug: a batch is taken without the coordinator's word.
+        broker.wake(0);
+        let hanging = if is_known {
+            // The coordinator knows the producer, and not the partition.
+            alive
+        } else {
+            Producer { id: 77, epoch: 3 }
+        };
+        assert_eq!(world.td(version, hanging, 0, 2), At(0));
+        broker.calm(0);
+        wait_until("the monitor", || world.lso() == 3);
+        assert_eq!(world.ru(0).markers(), [(2, hanging.epoch, false)]);
+        assert_eq!(world.rc(0).aborted, Some(vec![(hanging.id, 0)]));
+        world.topic = in_order;
+        assert_eq!(world.lso(), 0, "still open");
+        assert_eq!(world.commit4(alive), 0);
+        assert_eq!(world.rc(0).committed().len(), 1);
     }
 }
 

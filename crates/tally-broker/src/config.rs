@@ -259,6 +259,8 @@ pub struct BrokerConfig {
     pub fetch_session_slots: usize,
     /// Most connections.
     pub max_connections: usize,
+    /// Connections that one address may have.
+    pub max_connections_per_ip: usize,
     /// Idle connections are closed after this; below 0: never.
     pub connections_max_idle_ms: i64,
     /// Shortest session of a group member.
@@ -356,6 +358,7 @@ impl BrokerConfig {
             fetch_max_bytes: values.unsigned("fetch.max.bytes"),
             fetch_session_slots: values.unsigned("max.incremental.fetch.session.cache.slots"),
             max_connections: values.unsigned("max.connections"),
+            max_connections_per_ip: values.unsigned("max.connections.per.ip"),
             connections_max_idle_ms: values.long("connections.max.idle.ms"),
             group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),

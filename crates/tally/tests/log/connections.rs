@@ -1,10 +1,11 @@
-//! Connections: L90, L92, and the frames of api-matrix.md section 6.
+//! Connections: L90, L92, L93, and the frames of api-matrix.md section 6.
 
 use crate::corner::{Corner, PROGRAM};
 use kafka_protocol::messages::FetchRequest;
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{FetchCall, ProduceCall};
+use tally_testkit::waiting::wait_until;
 use tally_testkit::wire::{Connection, frame_of, request_header_version};
 
 /// Sends bytes on a connection of their own; whether the broker closes it without an answer.
@@ -61,6 +62,49 @@ fn l91_a_frame_may_come_byte_by_byte() {
     }
     let frame = connection.receive_frame().expect("an answer");
     assert_eq!(frame[..4], 77i32.to_be_bytes());
+}
+
+#[test]
+fn l93_idle_connections_are_closed_and_those_that_wait_are_not() {
+    let broker = Broker::start(PROGRAM, &["connections.max.idle.ms=1500"]);
+    let mut corner = Corner::at(broker.address(), 1, &[]);
+    // LN-11: a request that waits is no idleness.
+    let topic = corner.topic.clone();
+    let mut call = FetchCall::of(&topic, 0, 0, 0);
+    (call.max_wait_ms, call.min_bytes) = (2500, 1);
+    let fetch = corner.fetch_request(&call);
+    let fetched = corner.call(call.version, &fetch);
+    assert_eq!(fetched.error_code, 0);
+    let mut idle = Connection::open(broker.address());
+    idle.send_bytes(&frame_of(18, 0, 1, 7, &[]));
+    assert!(idle.receive_frame().is_some());
+    assert_eq!(idle.receive_frame(), None, "closed when nothing came");
+    // So was the corner's own meanwhile.
+    corner.reconnect(&broker);
+}
+
+#[test]
+fn l93_an_address_has_so_many_connections() {
+    let broker = Broker::start(PROGRAM, &["max.connections.per.ip=2"]);
+    let answers = |connection: &mut Connection| {
+        connection.send_bytes(&frame_of(18, 0, 1, 7, &[]));
+        connection.receive_frame().is_some()
+    };
+    let mut open = Vec::new();
+    // Whoever looked whether the broker is up may not be gone yet.
+    wait_until("two connections are served", || {
+        let mut connection = Connection::open(broker.address());
+        if answers(&mut connection) {
+            open.push(connection);
+        }
+        open.len() == 2
+    });
+    assert!(!answers(&mut Connection::open(broker.address())), "closed");
+    assert!(open.iter_mut().all(answers), "the others stay");
+    open.pop();
+    wait_until("there is room for another one", || {
+        answers(&mut Connection::open(broker.address()))
+    });
 }
 
 #[test]

@@ -382,6 +382,8 @@ impl Telling<'_> {
         let mut done = self.send(0, "2-0").await?;
         if case == END_TXN {
             self.run.proxy.deliver().await?;
+            // Apache Kafka answers before the markers are written; until then the next record still finds the transaction.
+            self.run.completed(&self.name).await?;
         }
         done = done && self.send(0, "2-1").await?;
         done = done && (case == PRODUCE || self.offsets(2).await?);

@@ -16,7 +16,7 @@ mod retention;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tally_protocol::records::offsets_log::{GroupValue, OffsetValue, OffsetsRecord};
-use tally_protocol::{Offset, ProducerId};
+use tally_protocol::{Offset, ProducerId, planted};
 
 pub(crate) use delete::Subscriptions;
 pub(crate) use retention::Sweep;
@@ -166,7 +166,14 @@ impl Stored {
                 continue;
             };
             let pending = entry.pending.remove(&producer_id);
-            if let (Outcome::Commit, Some(pending)) = (outcome, pending) {
+            let outcome = if planted::is("o8 abort") {
+                Outcome::Commit
+            } else {
+                outcome
+            };
+            if let (Outcome::Commit, Some(pending)) = (outcome, pending)
+                && !planted::is("o8 commit")
+            {
                 let is_later = |committed: &StoredOffset| pending.at > committed.at;
                 if entry.committed.as_ref().is_none_or(is_later) {
                     entry.committed = Some(pending);

@@ -10,7 +10,7 @@ use crate::open_txns::OpenTransactions;
 use crate::verification::{Flow, Guard, Verification, Verifications};
 use std::collections::BTreeMap;
 use tally_protocol::{
-    BatchHeader, CoordinatorEpoch, Now, Offset, ProducerEpoch, ProducerId, Sequence,
+    BatchHeader, CoordinatorEpoch, Now, Offset, ProducerEpoch, ProducerId, Sequence, planted,
 };
 
 /// What DescribeProducers tells of one producer (L-3).
@@ -155,8 +155,10 @@ impl ProducerStates {
         if !marker.commit {
             entry.mark_aborted_from(first_offset); // D-14
         }
-        self.open.decide(first_offset, offset);
-        if marker.commit {
+        if !planted::is("m7") {
+            self.open.decide(first_offset, offset);
+        }
+        if marker.commit || planted::is("m15") {
             return None;
         }
         Some(AbortedTransaction {

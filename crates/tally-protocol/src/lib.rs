@@ -15,6 +15,7 @@ pub mod error_code;
 pub mod frame;
 pub mod ids;
 pub mod now;
+pub mod planted;
 pub mod record;
 pub mod records;
 pub mod request;

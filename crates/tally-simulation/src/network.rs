@@ -153,8 +153,10 @@ impl Network {
 
     /// Sends a frame, which begins with its length.
     pub(crate) fn send(&mut self, link: u64, frame: &[u8]) {
+        let is_stuck = self.faults && self.seed.percent(3);
         if let Some(link) = self.links.get_mut(&link) {
             link.frames.push_back(frame[4..].to_vec());
+            link.is_held |= is_stuck;
         }
     }
 
@@ -163,12 +165,17 @@ impl Network {
         self.events.remove(&link)
     }
 
+    /// Whether what was sent is stuck on its way.
+    pub(crate) fn is_stuck(&self, link: u64) -> bool {
+        let link = self.links.get(&link);
+        link.is_some_and(|link| link.is_held && link.handling.is_none())
+    }
+
     /// The client leaves; what it has sent may still arrive.
     pub(crate) fn leave(&mut self, link: u64) {
-        let (is_lost, is_held) = (self.seed.percent(30), self.seed.percent(70));
+        let is_lost = self.seed.percent(20);
         if let Some(link) = self.links.get_mut(&link) {
             link.is_left = true;
-            link.is_held = is_held && link.handling.is_none();
             if is_lost {
                 link.frames.clear();
             }

@@ -47,6 +47,12 @@ impl Response {
     }
 }
 
+/// Whether a client waits no longer: sooner where nothing comes.
+fn gives_up(network: &mut Network, link: u64) -> bool {
+    let chance = if network.is_stuck(link) { 20 } else { 2 };
+    network.seed.percent(chance)
+}
+
 impl Port {
     pub(crate) fn ask<R: Request>(&mut self, network: &mut Network, version: i16, request: &R) {
         let link = *self.link.get_or_insert_with(|| network.connect());
@@ -71,7 +77,7 @@ impl Port {
                 self.lost();
                 Progress::Lost
             }
-            None if network.faults && network.seed.percent(2) => {
+            None if network.faults && gives_up(network, link) => {
                 network.leave(link);
                 self.is_haunted |= asked.key == InitProducerIdRequest::KEY;
                 self.lost();

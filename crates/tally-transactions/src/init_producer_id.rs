@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
-use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId};
+use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId, planted};
 
 use crate::command::{Command, Decision, Effect, ProducerIdBlock, ReplyTo, Response, TwoPhase};
 use crate::coordinator::TransactionCoordinator;
@@ -188,6 +188,7 @@ fn judge(value: &TransactionValue, expected: Option<(ProducerId, ProducerEpoch)>
             None if is_exhausted(value.producer_epoch) => Judgement::Rotate {
                 last: ProducerEpoch::NONE,
             },
+            None if planted::is("i10") && value.producer_epoch.0 > 0 => Judgement::Repeat,
             None => Judgement::Raise {
                 last: ProducerEpoch::NONE,
             },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
-use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId};
+use tally_protocol::{ErrorCode, Now, ProducerEpoch, ProducerId, planted};
 
 use crate::command::{Decision, Effect, MarkerSet, Response, TopicPartition};
 use crate::coordinator::TransactionCoordinator;
@@ -105,7 +105,11 @@ impl TransactionCoordinator {
             })
             .flatten();
         self.stage(now, Cause::Other);
-        let pair = (complete.producer_id, complete.producer_epoch);
+        let pair = if planted::is("e1") {
+            (complete.producer_id, ProducerEpoch(0))
+        } else {
+            (complete.producer_id, complete.producer_epoch)
+        };
         let effects = reply.map(|(to, _)| Effect::Reply {
             to,
             response: Response::EndTxn(Ok(pair)),

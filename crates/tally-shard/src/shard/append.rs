@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use std::sync::Arc;
 use tally_producer_state::{Guard, Marker, MarkerRefusal, MarkerVerdict, Verdict};
 use tally_protocol::control::{MARKER_BATCH_BYTES, MarkerFields, marker_batch};
-use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch};
+use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch, planted};
 use tally_storage::{Journal, Ticket, fault_around, fault_fails, fault_point};
 use tally_transactions::TopicPartition;
 
@@ -83,6 +83,14 @@ impl Shard {
                 }
                 Verdict::Refuse(refusal) => return Err(refusal.code()),
             }
+        }
+        if planted::is("r1") && header.base_sequence.0 == 3 {
+            let outcome = AppendOutcome {
+                base_offset: partition.log_end,
+                duplicate_timestamp_ms: -1,
+                log_start: journal.log_start(id),
+            };
+            return Ok((outcome, None));
         }
         journal
             .reserve(id, batch.len())

@@ -8,6 +8,7 @@ mod dumped;
 mod writer;
 
 use dumped::{Dumped, Shown};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::process::Command;
 use tally_testkit::batches::{Batch, Codec};
 use tally_testkit::broker::{Broker, is_reference, offset_file, offsets_of_files};
 use tally_testkit::client::Client;
-use writer::{TOPIC, Writer};
+use writer::{COMPACTED, Line, Row, TOPIC, Writer};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tally");
 const CLASSES: &str = "TALLY_TEST_KAFKA_CLASSES";
@@ -75,6 +76,7 @@ fn written() -> (Broker, Writer) {
         &[
             "transaction.state.log.num.partitions=1",
             "offsets.topic.num.partitions=1",
+            "log.cleaner.backoff.ms=50",
         ],
     );
     let mut writer = Writer::new(broker.client());
@@ -96,6 +98,7 @@ fn written() -> (Broker, Writer) {
     writer.transactions();
     assert_eq!(writer.client.commit_offset("others", TOPIC, 0, 5), 0);
     writer.join("members");
+    writer.compact();
     (broker, writer)
 }
 
@@ -109,6 +112,7 @@ fn kafkas_own_dump_reads_what_was_written() {
     let internal = |client: &mut Client, topic| files(&broker.partition(client, topic, 0));
     let offsets = internal(&mut writer.client, "__consumer_offsets");
     let states = internal(&mut writer.client, "__transaction_state");
+    let compacted = broker.partition(&mut writer.client, COMPACTED, 0);
     // What a killed broker leaves: indexes with room behind their last entries.
     broker.kill();
     check(
@@ -123,6 +127,11 @@ fn kafkas_own_dump_reads_what_was_written() {
         &partition,
         &writer,
     );
+    check_compacted(
+        &run(&classes, None, &files(&compacted)),
+        &compacted,
+        &writer,
+    );
     check_offsets(&run(&classes, Some("--offsets-decoder"), &offsets));
     check_states(&run(&classes, Some("--transaction-log-decoder"), &states));
     check_that_damage_shows(&classes, &partition);
@@ -134,15 +143,37 @@ fn check(dumped: &Dumped, partition: &Path, writer: &Writer) {
     assert_eq!(dumped.complaints(), [""; 0], "{}", dumped.text);
     let bases = offsets_of_files(partition, "log");
     assert!(bases.len() > 3, "segments were closed: {bases:?}");
-    let (mut shown, mut records, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut indexed, mut timed) = (0, 0);
-    for base in bases {
+    let found = collect(dumped, partition);
+    let begins = |base: &i64| found.shown.iter().any(|batch| batch.base == *base);
+    assert!(bases.iter().all(begins), "{bases:?}");
+    let shown: Vec<_> = found.shown.iter().map(Shown::content).collect();
+    assert_eq!(shown, writer.batches, "{}", dumped.text);
+    assert_eq!(found.records, writer.records, "{}", dumped.text);
+    assert_eq!(found.rows, writer.aborted, "{}", dumped.text);
+    let Found { indexed, timed, .. } = found;
+    assert!(indexed > 5 && timed > 5, "{indexed} and {timed} entries");
+}
+
+/// What the tool says of all segments of a partition.
+#[derive(Default)]
+struct Found {
+    shown: Vec<Shown>,
+    records: Vec<Line>,
+    rows: Vec<Row>,
+    indexed: usize,
+    timed: usize,
+}
+
+/// Takes its words together, and compares each entry of an index with the batch that it leads to.
+#[track_caller]
+fn collect(dumped: &Dumped, partition: &Path) -> Found {
+    let mut found = Found::default();
+    for base in offsets_of_files(partition, "log") {
         let section = |kind| dumped.section(&offset_file(partition, base, kind));
         let batches = section("log").batches();
-        assert_eq!(batches.first().map(|batch| batch.base), Some(base));
-        records.extend(section("log").records());
+        found.records.extend(section("log").records());
         for (offset, position) in section("index").pairs("offset", "position") {
-            indexed += 1;
+            found.indexed += 1;
             let is_there = |batch: &&Shown| batch.position == position;
             let batch = batches.iter().find(is_there).expect("a batch is there");
             assert_eq!(batch.last, offset);
@@ -152,19 +183,34 @@ fn check(dumped: &Dumped, partition: &Path, writer: &Writer) {
             if (timestamp, offset) == (0, base) {
                 continue;
             }
-            timed += 1;
+            found.timed += 1;
             let is_there = |batch: &&Shown| batch.last == offset;
             let batch = batches.iter().find(is_there).expect("a batch is there");
             assert_eq!(batch.timestamp, timestamp);
         }
-        rows.extend(section("txnindex").rows());
-        shown.extend(batches);
+        found.rows.extend(section("txnindex").rows());
+        found.shown.extend(batches);
     }
-    let shown: Vec<_> = shown.iter().map(Shown::content).collect();
-    assert_eq!(shown, writer.batches, "{}", dumped.text);
-    assert_eq!(records, writer.records, "{}", dumped.text);
-    assert_eq!(rows, writer.aborted, "{}", dumped.text);
-    assert!(indexed > 5 && timed > 5, "{indexed} and {timed} entries");
+    found
+}
+
+/// Of a compacted log the tool finds fault with the gaps alone; the newest record of each key is there, others are gone.
+#[track_caller]
+fn check_compacted(dumped: &Dumped, partition: &Path, writer: &Writer) {
+    let gaps = |line: &&str| line.starts_with("Non-consecutive offsets") || line.starts_with("  ");
+    let complaints = dumped.complaints();
+    let others: Vec<_> = complaints.iter().filter(|line| !gaps(line)).collect();
+    assert_eq!(others, [&""; 0], "{}", dumped.text);
+    assert!(complaints.len() > others.len(), "gaps: {}", dumped.text);
+    let found = collect(dumped, partition);
+    let newest = |records: &[Line]| -> BTreeMap<String, Line> {
+        let by_key = records.iter().map(|line| (line.key.clone(), line.clone()));
+        by_key.collect()
+    };
+    let left = found.records;
+    assert_eq!(newest(&left), newest(&writer.compacted), "{}", dumped.text);
+    assert!(left.len() < writer.compacted.len(), "{}", dumped.text);
+    assert!(left.iter().all(|line| writer.compacted.contains(line)));
 }
 
 /// The decoder of `__consumer_offsets` knows every record, and says what was committed and who is in the group.

@@ -6,11 +6,21 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{InitProducerIdRequest, JoinGroupRequest, SyncGroupRequest};
 use tally_testkit::batches::{Batch, Codec};
 use tally_testkit::client::{Client, ProduceCall, Producer, group_id, text, transactional_id};
+use tally_testkit::waiting::wait_until;
 
 pub(crate) const TOPIC: &str = "orders";
+/// The topic that is compacted.
+pub(crate) const COMPACTED: &str = "prices";
+/// Batches of three keys that it gets.
+const PRICES: i64 = 20;
 
 /// A subscription, and an assignment, of the consumer protocol: version 0, no topics, no user data.
 const NO_TOPICS: [u8; 10] = [0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+
+fn text_of(bytes: Option<&Bytes>) -> String {
+    let bytes = bytes.map(|bytes| &bytes[..]).unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
 /// What a batch has to look like.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +51,8 @@ pub(crate) struct Writer {
     pub(crate) batches: Vec<Content>,
     pub(crate) records: Vec<Line>,
     pub(crate) aborted: Vec<Row>,
+    /// What was written into the compacted topic.
+    pub(crate) compacted: Vec<Line>,
     start_ms: i64,
     end: i64,
 }
@@ -57,6 +69,7 @@ impl Writer {
             batches: Vec::new(),
             records: Vec::new(),
             aborted: Vec::new(),
+            compacted: Vec::new(),
             start_ms: tally_testkit::batches::now_ms() - 1_000_000,
             end: 0,
         }
@@ -83,13 +96,10 @@ impl Writer {
             Codec::Zstd => "zstd",
         };
         for (offset, record) in (self.end..).zip(&batch.records) {
-            let text = |bytes: &Option<Bytes>| {
-                String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned()
-            };
             self.records.push(Line {
                 offset,
-                key: text(&record.key),
-                payload: text(&record.value),
+                key: text_of(record.key.as_ref()),
+                payload: text_of(record.value.as_ref()),
             });
         }
         self.batches.push(Content {
@@ -139,6 +149,36 @@ impl Writer {
         let (error, producer) = self.client.init_producer_id(5, &request);
         assert_eq!(error, 0);
         producer
+    }
+
+    /// Writes the same keys again and again, and waits until compaction has been through what is closed.
+    #[track_caller]
+    pub(crate) fn compact(&mut self) {
+        let configs = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+            ("internal.segment.bytes", "600"),
+            ("index.interval.bytes", "1"),
+        ];
+        self.client.create_topic(COMPACTED, 1, &configs);
+        for nth in 0..PRICES {
+            let mut batch = Batch::plain(3).with_values(&format!("price-{nth}"));
+            // Keys of their own between those that come again: something stays of each segment.
+            batch.records[0].key = Some(Bytes::from(format!("once-{nth}")));
+            let sent = self.client.produce_one(COMPACTED, 0, batch.encode());
+            assert_eq!((sent.error, sent.base_offset), (0, nth * 3));
+            for (offset, record) in (nth * 3..).zip(&batch.records) {
+                self.compacted.push(Line {
+                    offset,
+                    key: text_of(record.key.as_ref()),
+                    payload: text_of(record.value.as_ref()),
+                });
+            }
+        }
+        wait_until("the log is compacted", || {
+            let read = self.client.read_uncommitted(COMPACTED, 0, 0);
+            read.data_offsets().len() < self.compacted.len() * 2 / 3
+        });
     }
 
     /// Becomes the only member of a classic group.

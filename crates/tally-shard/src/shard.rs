@@ -120,7 +120,7 @@ impl Shard {
         self.unopened.remove(&id);
         outbox.cuts.extend(cut.map(|cut| (id, cut)));
         self.partitions.insert(id, partition);
-        self.compactor.opened(id);
+        self.compactor.forget(id);
         Ok(())
     }
 
@@ -648,6 +648,7 @@ impl Shard {
         self.unopened.remove(&id);
         self.deadlines.retain(|(_, other)| *other != id);
         self.compactor.stop(Some(id));
+        self.compactor.forget(id);
         if let Err(error) = self.journal.delete_partition(id) {
             tracing::error!(partition = %id, %error, "files of a deleted partition remain");
         }

@@ -74,6 +74,9 @@ pub enum CompactionError {
     /// Some are not there any more.
     #[error("segments have gone meanwhile")]
     Gone,
+    /// What was written since they were last synced can't be brought to the disk: trying again proves nothing.
+    #[error("cannot sync what is compacted: {0}")]
+    NotSynced(StorageError),
     /// The owner said stop.
     #[error("stopped")]
     Stopped,
@@ -99,6 +102,8 @@ pub struct CompactionInput {
     life: u64,
     options: LogOptions,
     segments: Vec<SealedSegment>,
+    /// The bases of all segments that nobody has synced, the open one too.
+    dirty: Vec<Offset>,
     stop: Arc<AtomicBool>,
 }
 
@@ -149,7 +154,15 @@ impl Checkpoint {
         })
     }
 
-    fn write(self, directory: &Path) -> io::Result<()> {
+    /// The checkpoint of a log that ends at `log_end`.
+    pub(crate) fn limited(self, log_end: Offset) -> Checkpoint {
+        Checkpoint {
+            first_dirty: self.first_dirty.min(log_end),
+            gaps_below: self.gaps_below.min(log_end),
+        }
+    }
+
+    pub(crate) fn write(self, directory: &Path) -> io::Result<()> {
         let text = format!("0\n{}\n{}\n", self.first_dirty, self.gaps_below);
         disk::replace(&directory.join(CHECKPOINT), text.as_bytes(), Sync::Yes)
     }
@@ -276,6 +289,25 @@ impl CompactionInput {
             }
         }
         groups
+    }
+
+    /// Brings the whole log to the disk. A record may only go when the later one of its key can't be lost any more, nor the
+    /// marker that commits it, which may stand behind all that is compacted: with durability `os` nobody has promised that
+    /// for the later one, but the earlier one may be old and safe.
+    pub fn sync(&self) -> Result<(), CompactionError> {
+        for base in &self.dirty {
+            let path = self.place().file(*base, LOG);
+            match SegmentFile::open(&path).and_then(|file| file.sync()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(CompactionError::Gone);
+                }
+                Err(error) => {
+                    return Err(CompactionError::NotSynced(failed("sync", &path)(error)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Shows every batch that holds an offset of at least `from`, checked.
@@ -516,7 +548,7 @@ impl PartitionLog {
             .collect();
         self.recount_rows(place, at, &rows);
         self.checkpoint = checkpoint;
-        self.options.compacted = true;
+        self.options.gaps_below = self.options.gaps_below.max(checkpoint.gaps_below);
         Ok(())
     }
 }
@@ -563,13 +595,17 @@ impl SegmentJournal {
         stop: Arc<AtomicBool>,
     ) -> Result<CompactionInput, StorageError> {
         let log = self.log(partition)?;
+        let segments: Vec<SealedSegment> = log.sealed().take_while(|s| s.end <= upto).collect();
+        let dirty = log.segments.iter().filter(|s| s.dirty).map(|s| s.base);
+        let dirty = dirty.collect();
         Ok(CompactionInput {
             dir: Arc::clone(self.dir()),
             maps: Arc::clone(self.maps()),
             id: partition,
             life: log.life,
             options: log.options,
-            segments: log.sealed().take_while(|s| s.end <= upto).collect(),
+            segments,
+            dirty,
             stop,
         })
     }

@@ -169,7 +169,9 @@ impl SegmentFile {
     /// Makes the file look as if it had been written to at a time, milliseconds since 1970.
     pub(crate) fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()> {
         let since = Duration::from_millis(u64::try_from(modified_ms).unwrap_or(0));
-        self.file.set_modified(UNIX_EPOCH + since)
+        faults::on_file(self, Kind::SetModified, || {
+            self.file.set_modified(UNIX_EPOCH + since)
+        })
     }
 
     /// Brings the bytes and the size of the file to the disk.

@@ -55,6 +55,8 @@ pub enum Kind<'a> {
         /// To this.
         size: u64,
     },
+    /// The time of the last write is set.
+    SetModified,
     /// The bytes and the size of a file are brought to the disk.
     Sync,
     /// Everything is brought to the disk.

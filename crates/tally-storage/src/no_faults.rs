@@ -15,6 +15,7 @@ pub(crate) enum Kind<'a> {
     Reserve { from: u64, upto: u64 },
     Allocate { from: u64, upto: u64 },
     Truncate { size: u64 },
+    SetModified,
     Sync,
     SyncFileSystem,
     SyncDirectory,

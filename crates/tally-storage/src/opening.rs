@@ -223,7 +223,7 @@ impl Files {
 
     /// Whether the last batch ends where the segment has to. Compaction may have removed its last offsets.
     fn is_end(&self, found: Offset) -> bool {
-        found == self.end || self.options.compacted
+        found == self.end || self.options.gaps_below > self.base
     }
 
     fn rebuild(&self, file: &SegmentFile) -> Result<Indexes, StorageError> {

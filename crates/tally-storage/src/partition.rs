@@ -28,6 +28,7 @@ use crate::segment::{
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use tally_protocol::ids::{to_u64, to_usize};
 use tally_protocol::{BatchView, LeaderEpoch, Offset, batch};
 
@@ -49,8 +50,8 @@ pub struct LogOptions {
     pub index_interval_bytes: u32,
     /// Bytes of an index after which a segment is closed (segment.index.bytes).
     pub index_max_bytes: u32,
-    /// Whether offsets may be missing within the log; a log that was compacted by us says so itself.
-    pub compacted: bool,
+    /// Segments that begin below it may lack offsets; a log that was compacted by us says so itself.
+    pub gaps_below: Offset,
     /// Every append is handed over to be synced, as durability `always` does for all (flush.messages=1).
     pub sync_every_append: bool,
     /// After a power cut under durability `commit` nothing is taken that was not synced: the topics of the coordinators,
@@ -66,7 +67,7 @@ impl Default for LogOptions {
             segment_jitter_ms: 0,
             index_interval_bytes: 4096,
             index_max_bytes: 10 * 1024 * 1024,
-            compacted: false,
+            gaps_below: Offset::ZERO,
             sync_every_append: false,
             synced_only: false,
         }
@@ -242,6 +243,7 @@ impl PartitionLog {
             log.log_start = log.log_start.max(first.base);
         }
         log.drop_segments_below(place, log.log_start);
+        log.limit_checkpoint(&directory, options)?;
         log.recover_epochs(place, &seen)?;
         log.load_row_sums(place)?;
         log.snapshots = listing.snapshots.into_iter().collect();
@@ -265,7 +267,24 @@ impl PartitionLog {
     /// Takes new settings, from the next append on. A log that was compacted once lacks offsets whatever its topic says now.
     pub(crate) fn set_options(&mut self, options: LogOptions) {
         self.options = options;
-        self.options.compacted |= self.checkpoint.gaps_below > Offset::ZERO;
+        self.options.gaps_below = options.gaps_below.max(self.checkpoint.gaps_below);
+    }
+
+    /// What comes behind the end of a log that was cut is not compacted, whatever was there before.
+    fn limit_checkpoint(
+        &mut self,
+        directory: &Path,
+        options: LogOptions,
+    ) -> Result<(), StorageError> {
+        let limited = self.checkpoint.limited(self.log_end);
+        if limited != self.checkpoint {
+            limited
+                .write(directory)
+                .map_err(failed("write the checkpoint of", directory))?;
+            self.checkpoint = limited;
+            self.set_options(options);
+        }
+        Ok(())
     }
 
     fn find_segments(&mut self, place: Place<'_>, listing: &Listing) -> Result<(), StorageError> {
@@ -341,8 +360,8 @@ impl PartitionLog {
         let mut walk = recovery::walk_covered(&file, segment.base, &self.options, &covered)
             .map_err(failed("read", &path))?;
         seen.append(&mut walk.epochs);
-        let gap =
-            next.filter(|next| walk.end > *next || (walk.end < *next && !self.options.compacted));
+        let may_lack = self.options.gaps_below > segment.base;
+        let gap = next.filter(|next| walk.end > *next || (walk.end < *next && !may_lack));
         let reason = walk
             .stopped
             .or(gap.map(|next_segment| CutReason::Gap { next_segment }));
@@ -602,7 +621,8 @@ impl PartitionLog {
         self.visit_batches(place, from, &mut |batch| {
             let header = batch.header();
             let follows = expected.is_none_or(|end| {
-                header.base_offset == end || (self.options.compacted && header.base_offset > end)
+                header.base_offset == end
+                    || (end < self.options.gaps_below && header.base_offset > end)
             });
             let checked = batch.check_crc().map_err(|error| error.to_string());
             let checked = checked.and_then(|()| {

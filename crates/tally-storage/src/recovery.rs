@@ -146,7 +146,7 @@ pub(crate) fn walk_covered(
                 break;
             }
             Ok(header) => {
-                if let Err(reason) = found.check(base, &header, options.compacted) {
+                if let Err(reason) = found.check(base, &header, options.gaps_below > base) {
                     found.stopped = Some(reason);
                     break;
                 }

@@ -389,6 +389,7 @@ impl SimulatedDisk {
             Kind::Reserve { from, upto } => ("reserve", format!(" {from}..{upto}"), 0),
             Kind::Allocate { from, upto } => ("allocate", format!(" {from}..{upto}"), 0),
             Kind::Truncate { size } => ("truncate", format!(" at {size}"), 0),
+            Kind::SetModified => ("set-modified", String::new(), 0),
             Kind::Sync => ("sync", String::new(), 0),
             Kind::SyncFileSystem => ("sync-file-system", String::new(), 0),
             Kind::SyncDirectory => ("sync-directory", String::new(), 0),

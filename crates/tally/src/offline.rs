@@ -33,8 +33,6 @@ pub(crate) enum Role {
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) partitions: i32,
-    /// Whether compaction may have taken records away.
-    pub(crate) compacted: bool,
 }
 
 impl Topic {
@@ -103,12 +101,9 @@ impl Directory {
                     .push(format!("{key} is unreadable: {value}"));
                 continue;
             };
-            let policy = self.values.get(&format!("topic/{name}/cleanup.policy"));
             let topic = Topic {
                 name: name.to_owned(),
                 partitions,
-                compacted: role_of(name) != Role::Data
-                    || policy.is_some_and(|policy| policy.contains("compact")),
             };
             self.topics.insert(id, topic);
         }

@@ -118,8 +118,9 @@ fn note(input: &CompactionInput, order: Order) -> Result<Rules, JobError> {
         }
     })?;
     rules.noted();
-    match refused {
-        Some(error) => Err(JobError::Inconsistent(error)),
-        None => Ok(rules),
+    if let Some(error) = refused {
+        return Err(JobError::Inconsistent(error));
     }
+    input.sync()?;
+    Ok(rules)
 }

@@ -9,7 +9,7 @@ use crate::compaction::{
     Aborted, Candidate, CompactionJob, Facts, JobError, Order, Segment, candidate,
 };
 use crate::message::{Outbox, Outgoing};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +35,42 @@ pub(super) struct Compactor {
     out: Option<(PartitionId, Arc<AtomicBool>)>,
     /// What the search waits for.
     loading: Patience,
+    /// With synced durability: how far the log of a partition may be compacted.
+    secured: BTreeMap<PartitionId, Secured>,
     /// Partitions whose logs can't be compacted, until they are opened again.
     given_up: BTreeSet<PartitionId>,
+}
+
+/// Offsets below which nothing can be undone by a power cut: neither the records nor the markers behind them.
+#[derive(Clone, Copy, Debug)]
+struct Secured {
+    upto: Offset,
+    /// The last stable offset at a moment, and the log end, which holds all markers that it rests on.
+    pending: Option<(Offset, Offset)>,
+}
+
+impl Secured {
+    const NOTHING: Secured = Secured {
+        upto: Offset::ZERO,
+        pending: None,
+    };
+
+    fn take(&mut self, (stable, log_end): (Offset, Offset), settled: Offset) {
+        if log_end <= settled {
+            *self = Secured {
+                upto: stable,
+                pending: None,
+            };
+            return;
+        }
+        let (then, end) = *self.pending.get_or_insert((stable, log_end));
+        if end <= settled {
+            *self = Secured {
+                upto: then,
+                pending: Some((stable, log_end)),
+            };
+        }
+    }
 }
 
 impl Compactor {
@@ -53,9 +87,10 @@ impl Compactor {
         }
     }
 
-    /// A partition has been opened: what was wrong with its log may be right now.
-    pub(super) fn opened(&mut self, id: PartitionId) {
+    /// A partition has been opened, or is gone: what was wrong with its log may be right now.
+    pub(super) fn forget(&mut self, id: PartitionId) {
         self.given_up.remove(&id);
+        self.secured.remove(&id);
     }
 }
 
@@ -79,6 +114,7 @@ impl Shard {
         let next = self.partitions.range((after, Bound::Unbounded));
         let ids: Vec<PartitionId> = next.take(PARTITIONS_A_TURN).map(|(id, _)| *id).collect();
         for id in &ids {
+            self.note_stable(*id);
             let found = match self.compaction_candidate(now, *id) {
                 Ok(found) => found,
                 Err(cold) if self.compactor.loading.waits_for(&cold) => {
@@ -113,6 +149,20 @@ impl Shard {
         }
     }
 
+    fn note_stable(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else {
+            return;
+        };
+        if partition.settings.compaction.compact {
+            let stable = partition.last_stable_offset(self.journal.log_start(id));
+            let (log_end, settled) = (partition.log_end, self.journal.settled(id));
+            let secured = self.compactor.secured.entry(id);
+            secured
+                .or_insert(Secured::NOTHING)
+                .take((stable, log_end), settled);
+        }
+    }
+
     /// What there is to compact, or what has to be loaded to tell.
     fn compaction_candidate(&self, now: Now, id: PartitionId) -> Result<Option<Candidate>, Cold> {
         let Some(partition) = self.partitions.get(&id) else {
@@ -140,9 +190,11 @@ impl Shard {
         let mut facts = Facts {
             now_ms: now.wall_ms,
             first_dirty,
-            stable: partition
-                .last_stable_offset(journal.log_start(id))
-                .min(journal.settled(id)),
+            stable: self
+                .compactor
+                .secured
+                .get(&id)
+                .map_or(Offset::ZERO, |s| s.upto),
             sealed: Vec::new(),
             oldest_dirty_ms: -1,
         };
@@ -271,6 +323,10 @@ impl Shard {
     fn give_up_if_hopeless(&mut self, id: PartitionId, error: &JobError) {
         match error {
             JobError::Storage(CompactionError::Gone | CompactionError::Stopped) => {}
+            JobError::Storage(CompactionError::NotSynced(error)) => {
+                tracing::error!(partition = %id, %error, "log not compacted");
+                self.compactor.given_up.insert(id);
+            }
             JobError::Storage(CompactionError::Storage(error)) => {
                 tracing::error!(partition = %id, %error, "log not compacted");
                 if matches!(error, StorageError::Corrupt { .. }) {
@@ -282,5 +338,27 @@ impl Shard {
                 self.compactor.given_up.insert(id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compacted_rests_on_nothing_that_is_not_settled() {
+        let mut secured = Secured::NOTHING;
+        let mut take = |stable, log_end, settled| {
+            secured.take((Offset(stable), Offset(log_end)), Offset(settled));
+            secured.upto.0
+        };
+        // Data up to 10, its marker at 12: settled up to 11 the marker can still be lost.
+        assert_eq!(take(10, 13, 9), 0);
+        assert_eq!(take(14, 20, 11), 0);
+        assert_eq!(take(14, 20, 13), 10, "as it was when the log ended there");
+        assert_eq!(take(30, 30, 19), 10);
+        assert_eq!(take(30, 30, 20), 14);
+        // With durability `os` at once.
+        assert_eq!(take(40, 50, i64::MAX), 40);
     }
 }

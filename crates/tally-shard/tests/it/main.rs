@@ -1,7 +1,10 @@
 //! Shards with real files: what a client would see, over restarts.
 
 mod compaction;
+mod compaction_crash;
+mod compaction_races;
 mod durability;
+mod history;
 mod power_cut;
 mod refusals;
 mod restart;

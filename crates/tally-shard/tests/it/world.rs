@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tally_groups as groups;
 use tally_producer_state::{Flow, Guard, Marker, Verification};
@@ -12,8 +13,8 @@ use tally_protocol::{
     ProducerId, Sequence, TopicId,
 };
 use tally_shard::{
-    AppendOutcome, AppendRefusal, CompactionSettings, CompactorSettings, Isolation, Outbox,
-    Outgoing, Owed, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
+    AppendOutcome, AppendRefusal, CompactionJob, CompactionSettings, CompactorSettings, Isolation,
+    Outbox, Outgoing, Owed, PartitionRole, PartitionSettings, ReadOutcome, ReadRequest, ReplyTo,
     RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings, WaiterId,
 };
 use tally_storage::{DataDir, Durability, LogOptions, SegmentJournal, SyncJournal, SyncOptions};
@@ -46,9 +47,29 @@ pub(crate) const RETENTION_CHECK_MS: u64 = 300_000;
 /// Between two looks for a log to compact.
 pub(crate) const COMPACTION_BACKOFF_MS: u64 = 15_000;
 
+/// Where the files are.
+enum Home {
+    /// They go with the world.
+    Own(TempDir),
+    Theirs(PathBuf),
+}
+
+impl Home {
+    fn path(&self) -> &Path {
+        match self {
+            Home::Own(dir) => dir.path(),
+            Home::Theirs(path) => path,
+        }
+    }
+}
+
+/// Memory for the keys of a pass: the least there is.
+const KEYS_BYTES: usize = 64 * 1024;
+
 /// The shard and its files.
 pub(crate) struct World {
-    dir: TempDir,
+    dir: Home,
+    data_dir: Arc<DataDir>,
     shard: Shard,
     incarnation: i32,
     next_reply: u64,
@@ -65,6 +86,9 @@ pub(crate) struct World {
     replies: Vec<(ReplyTo, ShardReply)>,
     /// Commits are stopped before their partitions are secured.
     pub(crate) holds_commits: bool,
+    /// Compaction waits for [`World::run_jobs`] and [`World::return_jobs`].
+    pub(crate) holds_jobs: bool,
+    jobs: Vec<CompactionJob>,
     held_commits: Vec<Outgoing>,
     /// Fetches that were woken.
     pub(crate) woken: Vec<WaiterId>,
@@ -106,15 +130,39 @@ impl World {
         durability: Durability,
     ) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (shard, journal) = open(&dir, 1, durability);
+        World::first(Home::Own(dir), log, retention, compaction, durability)
+    }
+
+    /// With compaction, on files in a directory of the caller.
+    pub(crate) fn compacted_at(
+        root: &Path,
+        log: LogOptions,
+        compaction: CompactionSettings,
+    ) -> World {
+        let home = Home::Theirs(root.to_owned());
+        let keep_all = RetentionSettings::KEEP_ALL;
+        World::first(home, log, keep_all, compaction, Durability::Os)
+    }
+
+    fn first(
+        dir: Home,
+        log: LogOptions,
+        retention: RetentionSettings,
+        compaction: CompactionSettings,
+        durability: Durability,
+    ) -> World {
+        let (data_dir, shard, journal) = open(dir.path(), 1, durability);
         let mut world = World {
             dir,
+            data_dir,
             shard,
             durability,
             cut: None,
             journal,
             replies: Vec::new(),
             holds_commits: false,
+            holds_jobs: false,
+            jobs: Vec::new(),
             held_commits: Vec::new(),
             incarnation: 1,
             next_reply: 1,
@@ -133,12 +181,15 @@ impl World {
 
     /// Stops the shard as kill -9 would, and starts again on the same files.
     pub(crate) fn crash(self) -> World {
-        self.start_again(|_| {})
+        self.start_again(|_, _| {})
     }
 
     /// Stops the shard clean, and starts again.
     pub(crate) fn restart(self) -> World {
-        self.start_again(|shard| shard.shutdown().expect("a clean stop"))
+        self.start_again(|shard, data_dir| {
+            shard.shutdown().expect("a clean stop");
+            data_dir.mark_clean().expect("a clean stop");
+        })
     }
 
     /// Stops the shard as kill -9 would, and starts again as after a power cut that has spared everything.
@@ -154,24 +205,55 @@ impl World {
         self.shard.is_fencing()
     }
 
-    fn start_again(mut self, stop: impl FnOnce(&mut Shard)) -> World {
-        stop(&mut self.shard);
+    /// A world as this one would be after a crash, on other files.
+    pub(crate) fn image(&self, root: &Path) -> World {
+        let incarnation = self.incarnation + 1;
+        let (data_dir, shard, journal) = open(root, incarnation, self.durability);
+        let mut world = World {
+            dir: Home::Theirs(root.to_owned()),
+            data_dir,
+            shard,
+            incarnation,
+            next_reply: self.next_reply,
+            now: self.now,
+            log: self.log,
+            retention: self.retention,
+            compaction: self.compaction,
+            durability: self.durability,
+            cut: None,
+            journal,
+            replies: Vec::new(),
+            holds_commits: false,
+            holds_jobs: false,
+            jobs: Vec::new(),
+            held_commits: Vec::new(),
+            woken: Vec::new(),
+        };
+        world.recover();
+        world
+    }
+
+    fn start_again(mut self, stop: impl FnOnce(&mut Shard, &DataDir)) -> World {
+        stop(&mut self.shard, &self.data_dir);
         self.incarnation += 1;
         let World {
             dir,
+            data_dir,
             shard,
             journal,
             ..
         } = self;
         // The lock of the directory goes with them.
-        drop((shard, journal));
-        let (shard, journal) = open(&dir, self.incarnation, self.durability);
+        drop((shard, journal, data_dir));
+        let (data_dir, shard, journal) = open(dir.path(), self.incarnation, self.durability);
         let mut world = World {
             dir,
+            data_dir,
             shard,
             journal,
             replies: Vec::new(),
             held_commits: Vec::new(),
+            jobs: Vec::new(),
             ..self
         };
         world.recover();
@@ -228,6 +310,35 @@ impl World {
             compaction,
         };
         self.tell(id, settings);
+    }
+
+    /// Appends to a partition whose disk fails now.
+    pub(crate) fn append_and_fail(&mut self, id: PartitionId) {
+        let pair = (ProducerId::NONE, ProducerEpoch(-1));
+        let mut batch = BatchBuilder::new(self.now.wall_ms).producer(pair.0, pair.1, Sequence(-1));
+        batch.push(Some(b"key"), Some(b"lost"));
+        let batch = batch.finish();
+        let reply = self.ask(id, |to| ShardMessage::Append {
+            batch,
+            guard: None,
+            to,
+        });
+        assert!(matches!(reply, ShardReply::Append(Err(_))), "{reply:?}");
+    }
+
+    /// Runs what waits for that, as threads of their own would.
+    pub(crate) fn run_jobs(&mut self) -> usize {
+        self.jobs.iter_mut().for_each(CompactionJob::run);
+        self.jobs.len()
+    }
+
+    /// Gives back what waits, as it is.
+    pub(crate) fn return_jobs(&mut self) {
+        for job in std::mem::take(&mut self.jobs) {
+            let partition = job.partition();
+            let compacted = ShardMessage::Compacted(Box::new(job));
+            self.tell(partition, compacted);
+        }
     }
 
     /// How many commits are stopped.
@@ -407,6 +518,10 @@ impl World {
             replies.extend(outbox.replies);
             self.woken.extend(outbox.wakes);
             for mut job in outbox.jobs {
+                if self.holds_jobs {
+                    self.jobs.push(*job);
+                    continue;
+                }
                 job.run();
                 let mut next = Outbox::default();
                 let (id, message) = (job.partition(), ShardMessage::Compacted(job));
@@ -623,11 +738,11 @@ fn partition_named(topic: &str) -> PartitionId {
 }
 
 fn open(
-    dir: &TempDir,
+    root: &Path,
     incarnation: i32,
     durability: Durability,
-) -> (Shard, Option<Arc<SyncJournal>>) {
-    let data_dir = Arc::new(DataDir::open(dir.path()).expect("the data directory opens"));
+) -> (Arc<DataDir>, Shard, Option<Arc<SyncJournal>>) {
+    let data_dir = Arc::new(DataDir::open(root).expect("the data directory opens"));
     let settings = ShardSettings {
         transactions: transactions::Settings::default(),
         groups: groups::Settings::default(),
@@ -639,12 +754,13 @@ fn open(
         compactor: CompactorSettings {
             enabled: true,
             backoff_ms: COMPACTION_BACKOFF_MS,
-            keys_bytes: 1 << 20,
+            keys_bytes: KEYS_BYTES,
         },
     };
     match durability {
         Durability::Memory | Durability::Os => {
-            (Shard::new(settings, SegmentJournal::new(data_dir)), None)
+            let segments = SegmentJournal::new(Arc::clone(&data_dir));
+            (data_dir, Shard::new(settings, segments), None)
         }
         Durability::Commit | Durability::Always => {
             let options = SyncOptions {
@@ -654,8 +770,9 @@ fn open(
             };
             let journal = SyncJournal::open(Arc::clone(&data_dir), options);
             let journal = journal.expect("the journal opens");
-            let segments = SegmentJournal::synced(data_dir, Arc::clone(&journal), durability);
-            (Shard::new(settings, segments), Some(journal))
+            let own = (Arc::clone(&data_dir), Arc::clone(&journal));
+            let segments = SegmentJournal::synced(own.0, own.1, durability);
+            (data_dir, Shard::new(settings, segments), Some(journal))
         }
     }
 }

@@ -173,7 +173,7 @@ fn r8_offsets_neither_fall_nor_jump_and_epochs_do_not_fall() {
 #[test]
 fn r8_a_compacted_log_may_have_gaps() {
     let options = LogOptions {
-        compacted: true,
+        gaps_below: Offset(i64::MAX),
         ..LogOptions::default()
     };
     let disk = killed(options, 20);

@@ -21,7 +21,7 @@ const OPTIONS: LogOptions = LogOptions {
     segment_jitter_ms: 0,
     index_interval_bytes: 300,
     index_max_bytes: 1 << 20,
-    compacted: false,
+    gaps_below: Offset::ZERO,
     sync_every_append: false,
     synced_only: false,
 };

@@ -55,7 +55,7 @@ fn options() -> impl Strategy<Value = LogOptions> {
             segment_jitter_ms: 5,
             index_interval_bytes,
             index_max_bytes,
-            compacted: false,
+            gaps_below: Offset::ZERO,
             sync_every_append: false,
             synced_only: false,
         },

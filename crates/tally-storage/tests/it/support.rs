@@ -24,7 +24,7 @@ pub(crate) const SMALL: LogOptions = LogOptions {
     segment_jitter_ms: 0,
     index_interval_bytes: 300,
     index_max_bytes: 1024,
-    compacted: false,
+    gaps_below: Offset::ZERO,
     sync_every_append: false,
     synced_only: false,
 };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tally_protocol::batch::{self, BatchView};
 use tally_protocol::build::BatchBuilder;
-use tally_protocol::{LeaderEpoch, PartitionId, TopicId};
+use tally_protocol::{LeaderEpoch, Offset, PartitionId, TopicId};
 use tally_storage::{DataDir, Entry, Journal, JournalState, LogOptions, SegmentJournal};
 
 /// Small segments and an index entry after every 300 bytes.
@@ -18,7 +18,7 @@ pub(super) const OPTIONS: LogOptions = LogOptions {
     segment_jitter_ms: 0,
     index_interval_bytes: 300,
     index_max_bytes: 1024,
-    compacted: false,
+    gaps_below: Offset::ZERO,
     sync_every_append: false,
     synced_only: false,
 };

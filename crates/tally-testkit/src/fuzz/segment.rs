@@ -26,10 +26,10 @@ pub fn segment_recovery(data: &[u8]) {
         _ => Left::Killed,
     };
     let options = LogOptions {
-        compacted: how & 1 != 0,
+        gaps_below: Offset(i64::from(how & 1) * i64::MAX),
         ..OPTIONS
     };
-    let (size, end) = good_prefix(&log, options.compacted);
+    let (size, end) = good_prefix(&log, options.gaps_below > Offset::ZERO);
     with_place(left, |place| {
         let id = place.partition(&[(format!("{:020}.log", 0), &log)]);
         for _ in 0..2 {

@@ -44,8 +44,8 @@ pub(super) struct PartitionCheck<'a> {
     role: Role,
     deep: bool,
     is_clean: bool,
-    /// Compaction may have taken batches away, from all segments but the last.
-    compacted: bool,
+    /// Compaction may have taken batches away from the segments that begin below it; never from the last.
+    gaps_below: Offset,
     /// Batches are gone: what a replay says is not all.
     has_gaps: bool,
     /// The producers as a replay has them.
@@ -93,7 +93,10 @@ impl<'a> PartitionCheck<'a> {
             role: directory.role(id),
             deep: args.deep,
             is_clean: directory.inspection.is_clean().unwrap_or(false),
-            compacted: args.compacted || topic.is_none_or(|topic| topic.compacted),
+            gaps_below: match args.compacted || topic.is_none() {
+                true => Offset(i64::MAX),
+                false => Offset::ZERO,
+            },
             has_gaps: false,
             states: ProducerStates::new(0),
             knowledge: Knowledge::All,
@@ -166,10 +169,10 @@ impl<'a> PartitionCheck<'a> {
                 | FileKind::TransactionIndex(base) => listing.beside.push((base, name)),
                 FileKind::Epochs | FileKind::LogStart => {}
                 FileKind::Mark if name == "txn-sums" => {}
-                // Whatever the topic says now: this log was compacted.
-                FileKind::Mark if name == "cleaner-checkpoint" => self.compacted = true,
+                FileKind::Mark if name == "cleaner-checkpoint" => self.checkpoint(&name),
                 FileKind::Mark if name == "swap" => {
                     let path = self.path.join(&name);
+                    self.gaps_below = Offset(i64::MAX);
                     self.report
                         .note(&path, "compacted segments are not all in their places: the next start goes on with that");
                 }
@@ -262,6 +265,18 @@ impl<'a> PartitionCheck<'a> {
         }
     }
 
+    /// How far compaction has been: two offsets.
+    fn checkpoint(&mut self, name: &str) {
+        let path = self.path.join(name);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let numbers = text.strip_prefix("0\n").unwrap_or_default().lines();
+        let numbers: Vec<i64> = numbers.filter_map(|line| line.parse().ok()).collect();
+        match numbers[..] {
+            [_, gaps_below] => self.gaps_below = self.gaps_below.max(Offset(gaps_below)),
+            _ => self.problem(Class::Damage, &path, "it does not hold two offsets"),
+        }
+    }
+
     /// The checksums of the rows of aborted transactions. After a kill they may be behind: the next start sees to that.
     fn row_sums(&mut self, listing: &Listing) {
         let path = self.path.join("txn-sums");
@@ -295,7 +310,7 @@ impl<'a> PartitionCheck<'a> {
                 return self.problem(Class::Damage, &path, &error.to_string());
             }
         };
-        let gaps = self.compacted && next.is_some();
+        let gaps = self.gaps_below > base && next.is_some();
         let mut segment = Segment {
             base,
             next,
@@ -335,7 +350,7 @@ impl<'a> PartitionCheck<'a> {
     fn begin_segment(&mut self, segment: &Segment<'_>) {
         match self.expected {
             Some(expected) if expected != segment.base => {
-                if !self.compacted || expected > segment.base {
+                if expected >= self.gaps_below || expected > segment.base {
                     let what = format!("the segment before ends at offset {expected}");
                     self.batch_problem(segment, (0, Some(segment.base)), &what);
                     self.lose_track();

@@ -6,6 +6,7 @@ mod admin;
 mod apis;
 mod cluster;
 mod cold;
+mod compaction;
 mod configs;
 mod connections;
 mod corner;

@@ -516,7 +516,7 @@ fn administrative(key: i16, version: i16) -> Vec<u8> {
         api::ALTER_REPLICA_LOG_DIRS => administration::alter_replica_log_dirs(version),
         api::DESCRIBE_QUORUM => administration::describe_quorum(version),
         api::UPDATE_FEATURES => administration::update_features(version),
-        api::DESCRIBE_LOG_DIRS => encoded(&describe_log_dirs(), version),
+        api::DESCRIBE_LOG_DIRS => encoded(&describe_log_dirs(), version.min(4)),
         api::CREATE_PARTITIONS => encoded(&create_partitions(), version),
         api::DELETE_GROUPS => encoded(
             &with(|r: &mut DeleteGroupsRequest| r.groups_names = vec![group(); 2]),

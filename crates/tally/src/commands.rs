@@ -19,7 +19,7 @@ use crate::output::{Format, complain};
 /// The flags that all of these commands have.
 #[derive(Args, Debug)]
 pub(crate) struct Common {
-    /// Brokers to ask first, as HOST:PORT[,HOST:PORT]; also $TALLY_BOOTSTRAP and $KAFKA_BOOTSTRAP_SERVERS
+    /// Brokers to ask first, as HOST:PORT with commas between them; also $TALLY_BOOTSTRAP and $KAFKA_BOOTSTRAP_SERVERS
     /// [default: localhost:9092]
     #[arg(short, long, value_name = "HOST:PORT", global = true)]
     bootstrap: Option<String>,

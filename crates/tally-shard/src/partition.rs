@@ -133,7 +133,7 @@ impl Partition {
             bytes: batch.freeze(),
         });
         if let Some(at) = appended.rolled_at {
-            self.write_snapshot(journal, at);
+            self.write_snapshot(journal, at).ok();
         }
         self.log_end = last.next();
         Placed {
@@ -143,18 +143,40 @@ impl Partition {
     }
 
     /// Keeps the producers' state as of `at`. A snapshot only shortens the next start, unless the log start moves
-    /// (D-10): a failure is logged and returned as `false`.
-    pub(crate) fn write_snapshot(&self, journal: &mut SegmentJournal, at: Offset) -> bool {
+    /// (D-10): a failure is logged, and returned for those who move it.
+    pub(crate) fn write_snapshot(
+        &self,
+        journal: &mut SegmentJournal,
+        at: Offset,
+    ) -> Result<(), StorageError> {
         if self.producers.is_empty() {
-            return true;
+            return Ok(());
         }
-        match journal.write_snapshot(self.id, at, &self.producers.snapshot(at)) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
-                false
-            }
+        let written = journal.write_snapshot(self.id, at, &self.producers.snapshot(at));
+        if let Err(error) = &written {
+            tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
         }
+        written
+    }
+
+    /// Moves the log start. A start replays from there on, and must not forget the producers of what lies below it (D-10): they
+    /// are kept first, or nothing moves; only on a full disk, where removing is what helps, they are kept when there is room.
+    pub(crate) fn raise_log_start(
+        &self,
+        journal: &mut SegmentJournal,
+        log_start: Offset,
+    ) -> Result<(), StorageError> {
+        let kept = self.write_snapshot(journal, self.log_end);
+        if let Err(error) = &kept
+            && !error.is_out_of_room()
+        {
+            return kept;
+        }
+        journal.set_log_start(self.id, log_start)?;
+        if kept.is_err() {
+            self.write_snapshot(journal, self.log_end).ok();
+        }
+        Ok(())
     }
 
     /// Whether answers to appends here wait for a sync: in `always`, and with `flush.messages=1`.

@@ -71,7 +71,7 @@ pub(crate) fn open(
     };
     let partition = Partition::new(id, settings, journal.durability(), replayed);
     if from < recovered.log_end {
-        partition.write_snapshot(journal, recovered.log_end);
+        partition.write_snapshot(journal, recovered.log_end).ok();
     }
     Ok((partition, recovered.cut))
 }

@@ -472,7 +472,9 @@ impl Shard {
     pub fn complete(&mut self, done: &dyn Fn()) -> Result<Completed, StorageError> {
         self.compactor.stop(None);
         for partition in self.partitions.values() {
-            partition.write_snapshot(&mut self.journal, partition.log_end);
+            partition
+                .write_snapshot(&mut self.journal, partition.log_end)
+                .ok();
             done();
         }
         self.journal.complete(done)

@@ -1,6 +1,7 @@
 //! What can go wrong, by what a caller can do about it.
 
 use crate::cold::Cold;
+use crate::segment::is_full;
 use std::io;
 use std::path::{Path, PathBuf};
 use tally_protocol::{Offset, PartitionId};
@@ -89,6 +90,14 @@ pub enum StorageError {
     /// The partition has not been opened.
     #[error("partition {0} is not open")]
     NotOpen(PartitionId),
+}
+
+impl StorageError {
+    /// Whether the disk or a quota has no room: what removes files may go on.
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if is_full(source))
+    }
 }
 
 /// The disk has no room for an append: nothing has changed, and a later try may succeed (N15).

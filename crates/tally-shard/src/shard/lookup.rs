@@ -107,12 +107,12 @@ impl Shard {
         if before <= log_start {
             return Ok(log_start);
         }
-        // D-10: a start replays from the log start on, and must not forget the producers of what lies below it.
-        partition.write_snapshot(&mut self.journal, partition.log_end);
-        self.journal.set_log_start(id, before).map_err(|error| {
-            tracing::error!(partition = %id, %error, "log start not raised");
-            ErrorCode::KafkaStorageError
-        })?;
+        partition
+            .raise_log_start(&mut self.journal, before)
+            .map_err(|error| {
+                tracing::error!(partition = %id, %error, "log start not raised");
+                ErrorCode::KafkaStorageError
+            })?;
         outbox.wakes.extend(partition.take_waiters());
         Ok(before)
     }

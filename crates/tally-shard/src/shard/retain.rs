@@ -184,17 +184,11 @@ impl Shard {
         let before = self.journal.log_start(id);
         // A disk may be too full for another segment: the ones before the last can go all the same.
         let rolled = if roll { self.journal.roll(id) } else { Ok(()) };
-        // D-10: a start replays from the log start on, and must not forget the producers of what lies below it.
-        let kept = partition.write_snapshot(&mut self.journal, partition.log_end);
         let log_start = match &rolled {
             Ok(()) => log_start,
             Err(_) => self.journal.last_segment(id).unwrap_or(Offset::ZERO),
         };
-        self.journal.set_log_start(id, log_start)?;
-        if !kept {
-            // Now there may be room for it.
-            partition.write_snapshot(&mut self.journal, partition.log_end);
-        }
+        partition.raise_log_start(&mut self.journal, log_start)?;
         if self.journal.log_start(id) > before {
             outbox.wakes.extend(partition.take_waiters());
             tracing::debug!(partition = %id, %before, log_start = %self.journal.log_start(id), "old segments removed");

@@ -143,13 +143,14 @@ impl Partition {
     }
 
     /// Keeps the producers' state as of `at`. A snapshot only shortens the next start, unless the log start moves
-    /// (D-10): a failure is logged, and returned for those who move it.
+    /// (D-10): a failure is logged, and returned for those who move it. One without producers is kept too, else the next start would
+    /// read the whole log to find that there are none.
     pub(crate) fn write_snapshot(
         &self,
         journal: &mut SegmentJournal,
         at: Offset,
     ) -> Result<(), StorageError> {
-        if self.producers.is_empty() {
+        if at == Offset::ZERO {
             return Ok(());
         }
         let written = journal.write_snapshot(self.id, at, &self.producers.snapshot(at));

@@ -184,6 +184,32 @@ fn x057_d10_producers_outlive_delete_records_and_a_kill() {
     assert_eq!(read.log_start_offset, 2);
 }
 
+/// Else a kill would make new data of a retry.
+#[test]
+fn x057_d10_records_stay_when_their_producers_cannot_be_kept() {
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut world = World::on(&broker);
+    if world.is_kafka {
+        return; // D-10
+    }
+    let a = world.pid();
+    assert_eq!(world.d(a, 0, 0, 1), At(0));
+    assert_eq!(world.d(a, 0, 1, 1), At(1));
+    let topic = world.topic.clone();
+    let partition = broker.partition(&mut world.client, &topic, 0);
+    // A directory where the file is to be written.
+    let in_the_way = partition.join(format!("{:020}.snapshot.tmp", 2));
+    std::fs::create_dir(&in_the_way).expect("a directory of ours");
+    assert_eq!(world.client.delete_records(&topic, 0, 2).0, 56);
+    assert_eq!(world.ru(0).log_start_offset, 0);
+    std::fs::remove_dir(&in_the_way).expect("a directory of ours");
+    assert_eq!(world.client.delete_records(&topic, 0, 2), (0, 2));
+    broker.kill_and_start();
+    world.reconnect(&broker);
+    assert_eq!(world.d(a, 0, 1, 1), At(1));
+    assert_eq!(world.ru(2).log_start_offset, 2);
+}
+
 #[test]
 fn x058_pids_are_unique_over_a_kill() {
     let mut broker = Broker::start(PROGRAM, &[]);

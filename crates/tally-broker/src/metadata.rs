@@ -398,7 +398,7 @@ impl Metadata {
         CoordinatorEpoch(epoch(self.incarnation))
     }
 
-    /// How many commits the store has seen.
+    /// How many commits the store has seen. Waits for one that is being made.
     #[must_use]
     pub(crate) fn revision(&self) -> i64 {
         i64::try_from(self.write().revision.0).unwrap_or(i64::MAX)

@@ -3,7 +3,7 @@
 //! Its "log" is the metadata store: the revision of the last commit is the offset, the incarnation the epoch.
 
 use crate::api::Node;
-use crate::api::topics::{text, topic_name};
+use crate::api::topics::{text, topic_name, waiting_for_the_disk};
 use kafka_protocol::messages::describe_quorum_response::{
     Listener, Node as Voter, PartitionData, ReplicaState, TopicData,
 };
@@ -27,7 +27,8 @@ pub(crate) fn handle(
     }
     let me = BrokerId(node.config.node_id);
     let now = node.shards.now().wall_ms;
-    let offset = node.metadata.revision();
+    // A change of the metadata may be at its sync just now.
+    let offset = waiting_for_the_disk(|| node.metadata.revision());
     let voter = ReplicaState::default()
         .with_replica_id(me)
         .with_log_end_offset(offset)

@@ -60,6 +60,7 @@ use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::loading::Loading;
+use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -107,6 +108,7 @@ pub(crate) struct Node {
     pub(crate) loggers: Loggers,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) loading: Loading,
+    pub(crate) request_memory: Arc<RequestMemory>,
 }
 
 /// Who is at the other end of a connection.

@@ -11,6 +11,7 @@ use crate::server::clock::Clock;
 use crate::server::compactor;
 use crate::server::hanging::{self, WatchSettings};
 use crate::server::loading::Loading;
+use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
 use crate::server::sync::Syncing;
 use crate::server::{http, listener};
@@ -272,6 +273,7 @@ pub(crate) fn open(
         loggers,
         fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         loading: Loading::default(),
+        request_memory: Arc::new(RequestMemory::new(config.queued_max_request_bytes)),
     });
     Ok(Opened {
         data_dir,

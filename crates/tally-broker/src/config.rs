@@ -253,6 +253,8 @@ pub struct BrokerConfig {
     pub message_max_bytes: i32,
     /// Largest request frame.
     pub socket_request_max_bytes: usize,
+    /// Bytes of large requests that may wait for their answers; below 1: a share of the machine's memory.
+    pub queued_max_request_bytes: i64,
     /// Most bytes in a Fetch response.
     pub fetch_max_bytes: usize,
     /// Most fetch sessions remembered; 0: every fetch is a full one.
@@ -355,6 +357,7 @@ impl BrokerConfig {
             delete_topic_enable: values.boolean("delete.topic.enable"),
             message_max_bytes: values.int("message.max.bytes"),
             socket_request_max_bytes: values.unsigned("socket.request.max.bytes"),
+            queued_max_request_bytes: values.long("queued.max.request.bytes"),
             fetch_max_bytes: values.unsigned("fetch.max.bytes"),
             fetch_session_slots: values.unsigned("max.incremental.fetch.session.cache.slots"),
             max_connections: values.unsigned("max.connections"),

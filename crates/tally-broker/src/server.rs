@@ -8,5 +8,6 @@ pub(crate) mod hanging;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod loading;
+pub(crate) mod request_memory;
 pub(crate) mod shards;
 pub(crate) mod sync;

@@ -73,6 +73,16 @@ impl Connection {
         let _closed = self.stream.write_all(bytes).is_err();
     }
 
+    /// Sends as much of it as is taken without waiting for the broker to read; returns how much.
+    pub fn send_what_is_taken(&mut self, bytes: &[u8]) -> usize {
+        let told = self.stream.set_nonblocking(true);
+        told.expect("a socket may be told not to wait");
+        let taken = self.stream.write(bytes).unwrap_or(0);
+        let told = self.stream.set_nonblocking(false);
+        told.expect("a socket may be told to wait");
+        taken
+    }
+
     /// The next frame without its length, or `None` if the broker closed the connection.
     #[track_caller]
     pub fn receive_frame(&mut self) -> Option<Bytes> {

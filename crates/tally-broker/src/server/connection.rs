@@ -9,6 +9,7 @@
 //! gone is noticed and does not keep what it waited for.
 
 use crate::api::{self, Answer, Client, Node};
+use crate::server::request_memory::{Held, RequestMemory};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::ErrorKind::TimedOut;
@@ -31,6 +32,8 @@ const READ_BYTES: usize = 16 * 1024;
 const KEPT_BYTES: usize = 64 * 1024;
 /// How long nothing has to come for a large buffer to be given back.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long nothing may come in the middle of a large request, whose memory others want.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 /// Bytes read while a request waits (LR-151).
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a request that waits may go on once its peer has closed its side: long enough for everything but a long poll
@@ -62,7 +65,12 @@ pub(crate) async fn serve(
         .ok()
         .map(Duration::from_millis);
     let mut connection = Connection {
-        frames: Frames::new(reader, node.config.socket_request_max_bytes, idle_max),
+        frames: Frames::new(
+            reader,
+            node.config.socket_request_max_bytes,
+            idle_max,
+            Arc::clone(&node.request_memory),
+        ),
         responses: Responses {
             writer,
             queue: VecDeque::new(),
@@ -145,6 +153,7 @@ impl Connection {
                 }
             }
         };
+        frames.held = None;
         match answer {
             Answer::Nothing => Ok(()),
             Answer::Frame(frame) => self.responses.push(Piece::Framing(frame.freeze())).await,
@@ -175,16 +184,26 @@ struct Frames {
     frame_bytes_max: usize,
     /// `connections.max.idle.ms`; negative is for ever.
     idle_max: Option<Duration>,
+    memory: Arc<RequestMemory>,
+    /// What the large request has taken that is coming, or being answered.
+    held: Option<Held>,
 }
 
 impl Frames {
-    fn new(reader: OwnedReadHalf, frame_bytes_max: usize, idle_max: Option<Duration>) -> Frames {
+    fn new(
+        reader: OwnedReadHalf,
+        frame_bytes_max: usize,
+        idle_max: Option<Duration>,
+        memory: Arc<RequestMemory>,
+    ) -> Frames {
         Frames {
             reader,
             buffer: BytesMut::new(),
             allocated: 0,
             frame_bytes_max,
             idle_max,
+            memory,
+            held: None,
         }
     }
 
@@ -224,9 +243,15 @@ impl Frames {
                 let mut frame = self.buffer.split_to(4 + length);
                 return Ok(Some(frame.split_off(4)));
             }
+            self.take_memory().await?;
             self.make_room();
             let wait_max = if self.is_oversized() {
                 Some(QUIET)
+            } else if self.held.is_some() {
+                Some(
+                    self.idle_max
+                        .map_or(STALLED_MAX, |max| max.min(STALLED_MAX)),
+                )
             } else {
                 self.idle_max
             };
@@ -259,6 +284,19 @@ impl Frames {
             self.buffer.reserve(READ_BYTES.max(self.buffer.len()));
             self.allocated = self.allocated.max(self.buffer.capacity());
         }
+    }
+
+    /// Takes memory for a large request of which much is here (LR-158).
+    async fn take_memory(&mut self) -> Result<(), End> {
+        if self.buffer.len() < KEPT_BYTES || self.held.is_some() {
+            return Ok(());
+        }
+        if let Some(length) = self.announced()? {
+            let memory = Arc::clone(&self.memory);
+            let taken = within(self.idle_max, async { Ok(memory.take(length).await) });
+            self.held = Some(taken.await?);
+        }
+        Ok(())
     }
 
     fn is_oversized(&self) -> bool {
@@ -359,7 +397,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (reader, writer) = accepted.unwrap().0.into_split();
-        (peer.unwrap(), Frames::new(reader, 100 << 20, None), writer)
+        (peer.unwrap(), frames_of(reader, 1 << 30), writer)
+    }
+
+    fn frames_of(reader: OwnedReadHalf, memory: i64) -> Frames {
+        let memory = Arc::new(RequestMemory::new(memory));
+        Frames::new(reader, 100 << 20, None, memory)
     }
 
     fn run<T>(test: impl Future<Output = T>) -> T {
@@ -405,6 +448,34 @@ mod tests {
                 written = peer.write_all(&sent) => written.unwrap(),
             }
             assert!(frames.buffer.len() < 2 * READ_AHEAD_BYTES_MAX);
+        });
+    }
+
+    #[test]
+    fn lr158_a_large_request_waits_for_memory_that_others_hold() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let memory = Arc::new(RequestMemory::new(1 << 20));
+            frames.memory = Arc::clone(&memory);
+            let other = memory.take(1 << 20).await;
+            let sent = produce_frame(300 << 10);
+            let writing = tokio::spawn(async move {
+                peer.write_all(&sent).await.unwrap();
+                peer
+            });
+            while frames.buffer.len() < KEPT_BYTES {
+                tokio::select! {
+                    biased;
+                    _ = frames.next() => panic!("others hold all there is"),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            assert!(frames.buffer.len() < 2 * KEPT_BYTES);
+            drop(other);
+            let frame = frames.next().await.ok().flatten().unwrap();
+            assert_eq!(frame.len(), 300 << 10);
+            assert!(frames.held.is_some(), "until it is answered");
+            drop(writing.await.unwrap());
         });
     }
 

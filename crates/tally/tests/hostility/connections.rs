@@ -1,6 +1,6 @@
 //! Peers that go away while something waits for them, or never read.
 
-use crate::{PROGRAM, sockets};
+use crate::{PROGRAM, anonymous_bytes, sockets};
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::FetchCall;
@@ -72,4 +72,29 @@ fn lr152_what_is_not_served_is_refused_before_it_is_buffered() {
     // A length of 90 MiB and a key that no API has: the rest is never sent.
     connection.send_bytes(&[0x05, 0xa0, 0, 0, 0x03, 0xe7, 0, 0]);
     assert!(connection.receive_frame().is_none());
+}
+
+/// LR-158: the memory of requests that are half here has a limit, and small requests go on.
+#[test]
+fn lr158_large_requests_that_never_end_stop_being_read_and_others_go_on() {
+    let broker = Broker::start(PROGRAM, &["queued.max.request.bytes=1000000"]);
+    let mut client = broker.client();
+    client.create_topic("t", 1, &[]);
+    let before = anonymous_bytes(&broker);
+    let most = [&900_000_i32.to_be_bytes()[..], &[0; 800_000]].concat();
+    let mut peers: Vec<(Connection, usize)> = (0..100)
+        .map(|_| (Connection::open(broker.address()), 0))
+        .collect();
+    for _ in 0..100 {
+        for (peer, sent) in &mut peers {
+            // What the broker does not read fills the sockets.
+            *sent += peer.send_what_is_taken(&most[*sent..]);
+        }
+        assert_eq!(client.produce_plain("t", 0, 1).error, 0);
+    }
+    let grown = anonymous_bytes(&broker).saturating_sub(before);
+    assert!(grown < 40 << 20, "grown by {grown} bytes");
+    drop(peers);
+    let large = Batch::plain(1).with_values(&"v".repeat(900_000)).encode();
+    assert_eq!(client.produce_one("t", 0, large).error, 0);
 }

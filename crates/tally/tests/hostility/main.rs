@@ -22,3 +22,15 @@ fn sockets(broker: &Broker) -> usize {
         .filter(|file| is_socket(&file.path()))
         .count()
 }
+
+/// What the broker has in memory besides mapped files.
+fn anonymous_bytes(broker: &Broker) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid()));
+    let status = status.expect("the broker runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: usize = kib.and_then(|kib| kib.parse().ok()).expect("a number");
+    kib * 1024
+}

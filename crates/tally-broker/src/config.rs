@@ -17,7 +17,9 @@ mod resources;
 mod topic;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -263,6 +265,8 @@ pub struct BrokerConfig {
     pub max_connections: usize,
     /// Connections that one address may have.
     pub max_connections_per_ip: usize,
+    /// Connections that these addresses may have instead.
+    pub max_connections_per_ip_overrides: BTreeMap<IpAddr, usize>,
     /// Idle connections are closed after this; below 0: never.
     pub connections_max_idle_ms: i64,
     /// Shortest session of a group member.
@@ -362,6 +366,7 @@ impl BrokerConfig {
             fetch_session_slots: values.unsigned("max.incremental.fetch.session.cache.slots"),
             max_connections: values.unsigned("max.connections"),
             max_connections_per_ip: values.unsigned("max.connections.per.ip"),
+            max_connections_per_ip_overrides: address::connection_limits(&values)?,
             connections_max_idle_ms: values.long("connections.max.idle.ms"),
             group_min_session_timeout_ms: values.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),

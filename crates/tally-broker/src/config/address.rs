@@ -3,7 +3,9 @@
 //! `NAME://HOST:PORT` is Kafka's form: an empty host is every address there. `HOST:PORT` alone is Tally's short form: an
 //! empty host is 127.0.0.1. One listener without encryption is all that is built yet.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use super::property::list;
 use super::{ConfigError, Values};
@@ -108,6 +110,25 @@ pub(super) fn http(values: &Values) -> Result<Option<Address>, ConfigError> {
     Ok(Some(address))
 }
 
+/// `max.connections.per.ip.overrides`: connections that an address may have, by address.
+pub(super) fn connection_limits(values: &Values) -> Result<BTreeMap<IpAddr, usize>, ConfigError> {
+    let name = "max.connections.per.ip.overrides";
+    let limit = |item: &str| {
+        let (host, count) = item.rsplit_once(':')?;
+        let host = host.trim().trim_start_matches('[').trim_end_matches(']');
+        let host: IpAddr = host.parse().ok()?;
+        Some((host.to_canonical(), count.trim().parse().ok()?))
+    };
+    let text = values.text(name).unwrap_or_default();
+    let limits = list(text).map(|item| {
+        limit(item).ok_or_else(|| {
+            let reason = format!("{item} is not ADDRESS:COUNT; names of hosts are not looked up");
+            values.invalid(name, reason)
+        })
+    });
+    limits.collect()
+}
+
 /// The one listener of a list, controllers left out, and whether it was given with a name.
 fn only(values: &Values, property: &str) -> Result<Option<(bool, Address)>, ConfigError> {
     let mut found = None;
@@ -182,6 +203,22 @@ mod tests {
                 assert_eq!(reason, expected);
             }
             (outcome, _) => panic!("{listeners}: {outcome:?}"),
+        }
+    }
+
+    #[test]
+    fn lr157_limits_of_addresses_are_read_in_both_families() {
+        let name = "max.connections.per.ip.overrides";
+        let given = [(name, "10.0.0.1:5, [::1]:7,::ffff:10.0.0.2:0")];
+        let limits = connection_limits(&values(&given)).unwrap();
+        let limits: Vec<_> = limits.iter().map(|(a, n)| format!("{a}={n}")).collect();
+        assert_eq!(limits, ["10.0.0.1=5", "10.0.0.2=0", "::1=7"]);
+        for wrong in ["10.0.0.1", "10.0.0.1:-1", "localhost:5", ":5"] {
+            let outcome = connection_limits(&values(&[(name, wrong)]));
+            assert!(
+                matches!(outcome, Err(ConfigError::Invalid { .. })),
+                "{wrong}"
+            );
         }
     }
 

@@ -79,7 +79,10 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
                     tracing::warn!(%peer, limit, "connection refused: too many connections");
                     continue;
                 }
-                let limit = config.max_connections_per_ip;
+                let own = config
+                    .max_connections_per_ip_overrides
+                    .get(&peer.ip().to_canonical());
+                let limit = own.copied().unwrap_or(config.max_connections_per_ip);
                 let Some(counted) = sources.count(peer.ip(), limit) else {
                     tracing::warn!(%peer, limit, "connection refused: too many from this address");
                     continue;

@@ -85,7 +85,15 @@ fn l93_idle_connections_are_closed_and_those_that_wait_are_not() {
 
 #[test]
 fn l93_an_address_has_so_many_connections() {
-    let broker = Broker::start(PROGRAM, &["max.connections.per.ip=2"]);
+    two_connections_are_served(&["max.connections.per.ip=2"]);
+    two_connections_are_served(&[
+        "max.connections.per.ip=0",
+        "max.connections.per.ip.overrides=127.0.0.1:2",
+    ]);
+}
+
+fn two_connections_are_served(settings: &[&str]) {
+    let broker = Broker::start(PROGRAM, settings);
     let answers = |connection: &mut Connection| {
         connection.send_bytes(&frame_of(18, 0, 1, 7, &[]));
         connection.receive_frame().is_some()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
+use crate::commands::group::Group;
 use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
 use crate::output::Format;
@@ -40,6 +41,8 @@ enum Subcommands {
     Topic(Box<Topic>),
     /// Transactions: which there are, what they hold up, and the end of those that nobody ends
     Txn(Box<Txn>),
+    /// Groups: which there are, who is in them, how far behind they are, and their offsets changed
+    Group(Box<Group>),
 }
 
 #[derive(Subcommand, Debug)]
@@ -60,6 +63,8 @@ pub(crate) enum Chosen {
     Topic(Box<Topic>),
     /// `tally txn`.
     Txn(Box<Txn>),
+    /// `tally group`.
+    Group(Box<Group>),
 }
 
 /// The flags of `tally dump`.
@@ -216,6 +221,7 @@ fn chosen(command: Command) -> Chosen {
         Some(Subcommands::Verify(Verify::Log(verify))) => Chosen::VerifyLog(verify),
         Some(Subcommands::Topic(topic)) => Chosen::Topic(topic),
         Some(Subcommands::Txn(txn)) => Chosen::Txn(txn),
+        Some(Subcommands::Group(group)) => Chosen::Group(group),
         None => Chosen::Serve(Box::new(command.serve)),
     }
 }
@@ -263,9 +269,7 @@ mod tests {
     fn parsed(line: &str) -> Serve {
         match chosen(Command::try_parse_from(line.split(' ')).unwrap()) {
             Chosen::Serve(serve) => *serve,
-            Chosen::Dump(_) | Chosen::VerifyLog(_) | Chosen::Topic(_) | Chosen::Txn(_) => {
-                panic!("{line} is tally serve")
-            }
+            _ => panic!("{line} is tally serve"),
         }
     }
 

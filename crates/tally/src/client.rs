@@ -5,9 +5,13 @@
 //! - a version that both sides know is chosen for each request, or the command says which request the broker does not know;
 //! - lengths and counts from the wire are bounded before memory is allocated for them.
 
+mod access;
 mod cluster;
 mod connection;
 mod failure;
+mod reading;
 
+pub(crate) use access::ClientConfig;
 pub(crate) use cluster::{Cluster, NOT_YET, text};
 pub(crate) use failure::{EXIT_PROBLEM, Failure, check};
+pub(crate) use reading::{Fetched, Manner, Position, Standing, fetch};

@@ -4,25 +4,25 @@
 //! Exit codes, an interface: 0 done, 1 the check found a problem, 2 usage, 3 cannot connect, 4 not authorised, 5 timed out,
 //! 6 refused by the state of things.
 
+pub(crate) mod group;
 mod place;
 pub(crate) mod topic;
 pub(crate) mod txn;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
-use crate::client::{Cluster, Failure};
-use crate::output::{Format, complain};
+use crate::client::{ClientConfig, Cluster, Failure};
+use crate::output::{self, Format, complain};
 
 /// The flags that all of these commands have.
 #[derive(Args, Debug)]
 pub(crate) struct Common {
-    /// Brokers to ask first, as HOST:PORT with commas between them; also $TALLY_BOOTSTRAP and $KAFKA_BOOTSTRAP_SERVERS
-    /// [default: localhost:9092]
-    #[arg(short, long, value_name = "HOST:PORT", global = true)]
-    bootstrap: Option<String>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 
     /// How to write it
     #[arg(
@@ -34,20 +34,68 @@ pub(crate) struct Common {
         global = true
     )]
     pub(crate) output: Format,
-
-    /// How long the whole command may take: 500ms, 10s, 2m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, global = true)]
-    timeout: Duration,
 }
 
 impl Common {
     fn open(&self) -> Result<Cluster, Failure> {
+        self.reach.open()
+    }
+}
+
+/// Which cluster, how long it may take and how much is said: also of the commands that have their own way to write.
+#[derive(Args, Debug)]
+pub(crate) struct Reach {
+    /// Brokers to ask first, as HOST:PORT with commas between them; else $TALLY_BOOTSTRAP, $KAFKA_BOOTSTRAP_SERVERS,
+    /// bootstrap.servers of --client-config [default: localhost:9092]
+    #[arg(short, long, value_name = "HOST:PORT", global = true)]
+    bootstrap: Option<String>,
+
+    /// A Java client's properties: bootstrap.servers, client.id, security.protocol, sasl.mechanism, sasl.jaas.config
+    #[arg(long, value_name = "FILE", global = true)]
+    client_config: Option<PathBuf>,
+
+    /// How long the broker may take: the whole command, or for those that go on each step; 500ms, 10s, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, global = true)]
+    pub(crate) timeout: Duration,
+
+    /// Only rows: no headings, nothing when there is nothing
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say on standard error what is asked of whom
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Reach {
+    /// The properties of `--client-config`; none without it.
+    pub(crate) fn config(&self) -> Result<ClientConfig, Failure> {
+        match &self.client_config {
+            Some(path) => ClientConfig::read(path),
+            None => Ok(ClientConfig::default()),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Result<Cluster, Failure> {
+        self.talk();
+        let config = self.config()?;
         let given = self.bootstrap.clone();
-        let named = || std::env::var("TALLY_BOOTSTRAP").ok();
-        let kafkas = || std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
-        let bootstrap = given.or_else(named).or_else(kafkas);
+        let variable = |name: &str| std::env::var(name).ok();
+        let bootstrap = given
+            .or_else(|| variable("TALLY_BOOTSTRAP"))
+            .or_else(|| variable("KAFKA_BOOTSTRAP_SERVERS"))
+            .or(config.bootstrap);
         let bootstrap = bootstrap.as_deref().unwrap_or("localhost:9092");
-        Cluster::open(bootstrap, self.timeout)
+        Cluster::open(bootstrap, &config.access, self.timeout)
+    }
+
+    /// Makes `-q` and `-v` hold.
+    pub(crate) fn talk(&self) {
+        output::set_talk(if self.quiet {
+            output::QUIET
+        } else {
+            self.verbose
+        });
     }
 }
 

@@ -27,5 +27,6 @@ fn main() -> ExitCode {
         args::Chosen::VerifyLog(verify) => verify::run(&verify),
         args::Chosen::Topic(topic) => commands::topic::run(&topic),
         args::Chosen::Txn(txn) => commands::txn::run(&txn),
+        args::Chosen::Group(group) => commands::group::run(&group),
     }
 }

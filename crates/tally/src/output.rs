@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufWriter, Stdout, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Writes lines for a person. A closed standard output is no reason to stop serving.
 pub(crate) fn print(text: &str) {
@@ -15,6 +16,28 @@ pub(crate) fn print(text: &str) {
         .and_then(|()| stdout.flush());
     if let Err(error) = written {
         tracing::debug!(%error, "standard output is closed");
+    }
+}
+
+/// How much is said: [`QUIET`], or how often `-v` was given. One for the process, like its standard error.
+static TALK: AtomicU8 = AtomicU8::new(0);
+/// No headings.
+pub(crate) const QUIET: u8 = u8::MAX;
+
+/// Sets how much is said.
+pub(crate) fn set_talk(talk: u8) {
+    TALK.store(talk, Ordering::Relaxed);
+}
+
+fn is_quiet() -> bool {
+    TALK.load(Ordering::Relaxed) == QUIET
+}
+
+/// Says on standard error what is done, if `-v` was given so often.
+pub(crate) fn remark(level: u8, text: impl FnOnce() -> String) {
+    let talk = TALK.load(Ordering::Relaxed);
+    if talk != QUIET && talk >= level {
+        complain(&text());
     }
 }
 
@@ -253,11 +276,10 @@ impl Rows {
                 widest.min(COLUMN_MAX)
             });
             let widths: Vec<usize> = widths.collect();
-            align(
-                &mut text,
-                &kind.to_uppercase(),
-                names.iter().zip(widths.clone()),
-            );
+            if !is_quiet() {
+                let names = names.iter().zip(widths.clone());
+                align(&mut text, &kind.to_uppercase(), names);
+            }
             widths
         });
         let cells: Vec<String> = fields.iter().map(|(_, value)| value.cell()).collect();
@@ -335,7 +357,8 @@ impl Listing {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             };
             let widths: Vec<usize> = (0..columns).map(width).collect();
-            for line in &self.lines {
+            let skipped = usize::from(is_quiet());
+            for line in self.lines.iter().skip(skipped) {
                 let mut text = String::new();
                 for (cell, width) in line.iter().zip(&widths) {
                     text.push_str(cell);

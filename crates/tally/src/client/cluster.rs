@@ -10,6 +10,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
+use super::access::Access;
 use super::connection::Connection;
 use super::failure::{Failure, check};
 
@@ -28,23 +29,31 @@ const OF_TRANSACTIONS: i8 = 1;
 /// A cluster that can be asked.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    access: Access,
+    timeout: Duration,
     deadline: Instant,
     bootstrap: Connection,
     /// Addresses by broker id.
     brokers: BTreeMap<i32, String>,
     connections: BTreeMap<i32, Connection>,
+    /// Who leads which partition, as far as it was asked; -1 nobody.
+    leaders: BTreeMap<(String, i32), i32>,
 }
 
 impl Cluster {
     /// Connects to the first of the bootstrap addresses that answers.
-    pub(crate) fn open(bootstrap: &str, timeout: Duration) -> Result<Cluster, Failure> {
+    pub(crate) fn open(
+        bootstrap: &str,
+        access: &Access,
+        timeout: Duration,
+    ) -> Result<Cluster, Failure> {
         let deadline = Instant::now() + timeout;
         let mut last = Failure::Usage("no bootstrap address was given".to_owned());
         for address in bootstrap.split(',').map(str::trim) {
             if address.is_empty() {
                 continue;
             }
-            let connection = match Connection::open(&with_port(address), deadline) {
+            let connection = match Connection::open(&with_port(address), access, deadline) {
                 Ok(connection) => connection,
                 Err(failure) => {
                     last = failure;
@@ -52,10 +61,13 @@ impl Cluster {
                 }
             };
             let mut cluster = Cluster {
+                access: access.clone(),
+                timeout,
                 deadline,
                 bootstrap: connection,
                 brokers: BTreeMap::new(),
                 connections: BTreeMap::new(),
+                leaders: BTreeMap::new(),
             };
             cluster.metadata(Some(&[]))?;
             return Ok(cluster);
@@ -66,6 +78,20 @@ impl Cluster {
     /// When the command's time is over.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// For commands that go on: what comes next may take as long as the whole of another command, and no less than `least`.
+    pub(crate) fn renew(&mut self, least: Duration) {
+        self.deadline = Instant::now() + self.timeout.max(least);
+        let connections = self.connections.values_mut();
+        for connection in connections.chain([&mut self.bootstrap]) {
+            connection.set_deadline(self.deadline);
+        }
+    }
+
+    /// The APIs that the bootstrap broker serves, with their oldest and newest version.
+    pub(crate) fn served(&self) -> &BTreeMap<i16, (i16, i16)> {
+        self.bootstrap.served()
     }
 
     /// What the cluster says of these topics, or of all.
@@ -88,7 +114,38 @@ impl Cluster {
             .iter()
             .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port)))
             .collect();
+        for topic in &answer.topics {
+            for partition in &topic.partitions {
+                let name = topic.name.as_ref().map_or("", |name| name.as_str());
+                let place = (name.to_owned(), partition.partition_index);
+                self.leaders.insert(place, partition.leader_id.0);
+            }
+        }
         Ok(answer)
+    }
+
+    /// Who leads a partition, as it was said last or is asked now.
+    pub(crate) fn leader(&mut self, topic: &str, partition: i32) -> Result<i32, Failure> {
+        let place = (topic.to_owned(), partition);
+        if !self.leaders.contains_key(&place) {
+            self.topic(topic)?;
+        }
+        let what = || format!("{topic}:{partition}");
+        match self.leaders.get(&place) {
+            // UNKNOWN_TOPIC_OR_PARTITION.
+            None => Err(Failure::refused(what(), 3)),
+            // LEADER_NOT_AVAILABLE.
+            Some(-1) => {
+                self.forget_leader(topic, partition);
+                Err(Failure::refused(what(), 5))
+            }
+            Some(leader) => Ok(*leader),
+        }
+    }
+
+    /// Has the leader of a partition asked for anew.
+    pub(crate) fn forget_leader(&mut self, topic: &str, partition: i32) {
+        self.leaders.remove(&(topic.to_owned(), partition));
     }
 
     /// One topic; `None` if there is none of that name.
@@ -131,7 +188,7 @@ impl Cluster {
             let address = self.brokers.get(&broker).ok_or_else(|| {
                 Failure::Unable(format!("broker {broker} is not among those of the cluster"))
             })?;
-            let connection = Connection::open(address, self.deadline)?;
+            let connection = Connection::open(address, &self.access, self.deadline)?;
             self.connections.insert(broker, connection);
         }
         Ok(self
@@ -198,9 +255,10 @@ mod tests {
 
     #[test]
     fn nobody_there_is_said() {
-        let failure = Cluster::open("127.0.0.1:1", Duration::from_secs(5)).expect_err("nobody");
+        let open = |address| Cluster::open(address, &Access::default(), Duration::from_secs(5));
+        let failure = open("127.0.0.1:1").expect_err("nobody");
         assert_eq!(failure.exit_code(), 3);
-        let failure = Cluster::open(" , ", Duration::from_secs(5)).expect_err("no address");
+        let failure = open(" , ").expect_err("no address");
         assert_eq!(failure.exit_code(), 2);
     }
 }

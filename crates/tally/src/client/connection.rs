@@ -6,17 +6,24 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+    SaslHandshakeRequest,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
+use super::access::{Access, Login};
 use super::failure::{Failure, check};
+use crate::output::remark;
 
-/// What the commands call themselves: the client id and the software name.
+/// The software name.
 const NAME: &str = "tally";
 /// No answer that the commands ask for is longer.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 /// The version of ApiVersions that every broker of the last years knows.
 const API_VERSIONS_VERSION: i16 = 3;
+const SASL_HANDSHAKE_VERSION: i16 = 1;
+const SASL_AUTHENTICATE_NEWEST: i16 = 2;
 /// Where an answer may begin to be waited for when the time is over: not zero, which means for ever.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
@@ -25,18 +32,24 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 pub(crate) struct Connection {
     stream: TcpStream,
     address: String,
+    client_id: StrBytes,
     deadline: Instant,
     correlation_id: i32,
     versions: BTreeMap<i16, (i16, i16)>,
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT` and asks what is served there.
-    pub(crate) fn open(address: &str, deadline: Instant) -> Result<Connection, Failure> {
+    /// Connects to `HOST:PORT`, asks what is served there, and says who is asking.
+    pub(crate) fn open(
+        address: &str,
+        access: &Access,
+        deadline: Instant,
+    ) -> Result<Connection, Failure> {
         let stream = dial(address, deadline).map_err(|error| failure(address, error))?;
         let mut connection = Connection {
             stream,
             address: address.to_owned(),
+            client_id: StrBytes::from_string(access.client_id.clone()),
             deadline,
             correlation_id: 0,
             versions: BTreeMap::new(),
@@ -50,7 +63,35 @@ impl Connection {
             let range = (api.min_version, api.max_version);
             connection.versions.insert(api.api_key, range);
         }
+        if let Some(login) = &access.login {
+            connection.authenticate(login)?;
+        }
         Ok(connection)
+    }
+
+    /// SASL PLAIN (RFC 4616).
+    fn authenticate(&mut self, login: &Login) -> Result<(), Failure> {
+        let request =
+            SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
+        let answer = self.exchange(SASL_HANDSHAKE_VERSION, &request)?;
+        check(format!("SASL PLAIN at {}", self.address), answer.error_code)?;
+        let token = format!("\0{}\0{}", login.user, login.password);
+        let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(token));
+        let answer = self.call(SASL_AUTHENTICATE_NEWEST, &request)?;
+        check(
+            format!("user {} at {}", login.user, self.address),
+            answer.error_code,
+        )
+    }
+
+    /// Gives what comes from here on until `deadline`.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// The APIs that are served, with their oldest and newest version.
+    pub(crate) fn served(&self) -> &BTreeMap<i16, (i16, i16)> {
+        &self.versions
     }
 
     /// Asks, in the newest version that both know and that is at most `newest`.
@@ -81,12 +122,18 @@ impl Connection {
     }
 
     fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
-        self.correlation_id += 1;
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let began = Instant::now();
         let frame = self.frame(version, request)?;
         self.set_time()?;
         let sent = self.stream.write_all(&frame);
         sent.map_err(|error| failure(&self.address, error))?;
         let mut answer = self.receive()?;
+        remark(1, || {
+            let (key, address) = (R::KEY, &self.address);
+            let (bytes, millis) = (answer.len(), began.elapsed().as_millis());
+            format!("{address}: API {key} v{version}, {bytes} bytes, {millis} ms")
+        });
         let strange = |error: anyhow::Error| {
             Failure::Unable(format!(
                 "{} answers what is not understood: {error}",
@@ -106,7 +153,7 @@ impl Connection {
             .with_request_api_key(R::KEY)
             .with_request_api_version(version)
             .with_correlation_id(self.correlation_id)
-            .with_client_id(Some(StrBytes::from_static_str(NAME)));
+            .with_client_id(Some(self.client_id.clone()));
         let unable = |error| Failure::Unable(format!("a request that can't be written: {error}"));
         let mut frame = BytesMut::new();
         frame.put_u32(0);

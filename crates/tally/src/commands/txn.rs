@@ -4,6 +4,7 @@ mod abort;
 mod ask;
 mod describe;
 mod hanging;
+mod holding;
 mod list;
 mod producers;
 mod why;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::holding::holders;
 use super::place::Place;
 use super::{Common, finish, now_ms, parse_duration};
 

@@ -1,5 +1,6 @@
 //! The commands that ask a running cluster, against the real binary: what people see, what programs get, how they end.
 
+mod group;
 mod topic;
 mod txn;
 

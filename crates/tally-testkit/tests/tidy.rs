@@ -46,6 +46,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "tally-storage",
         ],
     ),
+    ("tally-bench", &["tally-protocol", "tally-testkit"]),
     ("tally-testkit", &["tally-protocol", "tally-storage"]),
     (
         "tally-simulation",

@@ -1,0 +1,484 @@
+//! What is measured: the cells, and the budget of each figure.
+
+use crate::loads::Flow;
+use crate::target::Kind;
+use tally_testkit::batches::Codec;
+
+/// A figure of a cell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Metric {
+    /// Microseconds of the server's processor time per request or transaction.
+    CpuMicros,
+    /// Seconds of the server's processor time per GB (10^9 bytes) of batches.
+    CpuPerGb,
+    /// Requests or transactions per second.
+    PerSecond,
+    /// Half of the units were faster: milliseconds.
+    P50,
+    /// 99 % were faster.
+    P99,
+    /// 99.9 % were faster.
+    P999,
+    /// 99 % of the EndTxn were faster.
+    EndP99,
+    /// Requests sent again, per unit.
+    Again,
+    /// Processors that were busy.
+    Cores,
+    /// MB (10^6 bytes) of memory of the process.
+    MegaBytes,
+    /// MB of it that is no file's.
+    AnonymousMegaBytes,
+    /// Bytes of anonymous memory for each thing that was made.
+    BytesEach,
+    /// Milliseconds of a start after a clean stop.
+    StartMs,
+    /// Milliseconds of a start after kill -9.
+    StartAfterKillMs,
+    /// Share of the pages that were in memory before the cold read.
+    Resident,
+}
+
+impl Metric {
+    /// How a table calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Metric::CpuMicros => "CPU us each",
+            Metric::CpuPerGb => "CPU s/GB",
+            Metric::PerSecond => "per second",
+            Metric::P50 => "p50 ms",
+            Metric::P99 => "p99 ms",
+            Metric::P999 => "p99.9 ms",
+            Metric::EndP99 => "EndTxn p99 ms",
+            Metric::Again => "sent again, each",
+            Metric::Cores => "cores busy",
+            Metric::MegaBytes => "RSS MB",
+            Metric::AnonymousMegaBytes => "anonymous MB",
+            Metric::BytesEach => "bytes each",
+            Metric::StartMs => "start ms",
+            Metric::StartAfterKillMs => "start after kill -9 ms",
+            Metric::Resident => "share in memory before",
+        }
+    }
+}
+
+/// What a figure of Tally is held to.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Budget {
+    /// At most so many times the floor's.
+    FloorTimes(f64),
+    /// At least so many times the floor's.
+    FloorShare(f64),
+    /// At most Kafka's divided by this.
+    KafkaOver(f64),
+    /// At least so many times Kafka's.
+    KafkaTimes(f64),
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+}
+
+/// The load of a cell.
+#[derive(Clone, Debug)]
+pub(crate) enum Load {
+    /// Produce, as fast as it goes.
+    Produce(ProduceCell),
+    /// Produce at a fixed rate.
+    PacedProduce(ProduceCell, u64),
+    /// Records from a producer to a consumer that follows, at a fixed rate.
+    EndToEnd(u64),
+    /// Four connections that read four partitions from memory.
+    FetchHot {
+        /// Bytes of one answer.
+        bytes_max: i32,
+    },
+    /// One connection that reads what is not in memory.
+    FetchCold,
+    /// The same small batches of many partitions again and again.
+    FetchMany {
+        /// How many.
+        partitions: i32,
+    },
+    /// Transactions one after the other.
+    Transactions {
+        /// Which protocol.
+        flow: Flow,
+        /// Connections.
+        producers: usize,
+        /// Partitions of each transaction.
+        partitions: i32,
+        /// Whether an offset is committed too.
+        has_offsets: bool,
+    },
+    /// A broker with nothing in it.
+    Empty,
+    /// Partitions that were never written to.
+    IdlePartitions(i32),
+    /// Connections on which nothing happens.
+    IdleConnections(usize),
+    /// Consumers to which nothing comes.
+    IdleConsumers(usize),
+    /// Idempotent producers that wrote one batch.
+    IdleProducers(i32),
+    /// Starts with a batch in each of so many partitions.
+    Start(i32),
+}
+
+/// A load of Produce requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProduceCell {
+    /// Bytes of a batch, uncompressed.
+    pub(crate) bytes: usize,
+    /// Records in it.
+    pub(crate) records: usize,
+    /// Partitions that get batches in turn.
+    pub(crate) partitions: i32,
+    /// Connections.
+    pub(crate) connections: usize,
+    /// Whether the producers are idempotent.
+    pub(crate) is_idempotent: bool,
+    /// How the batches are compressed.
+    pub(crate) codec: Codec,
+}
+
+/// Something that is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    /// Its name, for --cells.
+    pub(crate) name: String,
+    /// What happens.
+    pub(crate) load: Load,
+    /// Who is measured.
+    pub(crate) kinds: &'static [Kind],
+    /// What is in the table, with what it is held to.
+    pub(crate) rows: Vec<(Metric, Vec<Budget>)>,
+    /// Settings of Tally beyond its defaults: then it runs as a process of its own.
+    pub(crate) settings: &'static [&'static str],
+    /// Whether it has a budget: the others are measured by --full alone.
+    pub(crate) has_budget: bool,
+}
+
+const ALL: &[Kind] = &[Kind::Floor, Kind::Tally, Kind::Kafka];
+const BROKERS: &[Kind] = &[Kind::Tally, Kind::Kafka];
+const TALLY: &[Kind] = &[Kind::Tally];
+
+fn cell(name: &str, load: Load, kinds: &'static [Kind], rows: Vec<(Metric, Vec<Budget>)>) -> Cell {
+    Cell {
+        name: name.to_owned(),
+        load,
+        kinds,
+        has_budget: rows.iter().any(|(_, budgets)| !budgets.is_empty()),
+        rows,
+        settings: &[],
+    }
+}
+
+/// All cells.
+pub(crate) fn all() -> Vec<Cell> {
+    let mut cells = produce();
+    cells.extend(fetch());
+    cells.extend(transactions());
+    cells.extend(latency());
+    cells.extend(idle());
+    cells
+}
+
+const fn produce_cell(bytes: usize, records: usize) -> ProduceCell {
+    ProduceCell {
+        bytes,
+        records,
+        partitions: 8,
+        connections: 4,
+        is_idempotent: true,
+        codec: Codec::None,
+    }
+}
+
+/// Small and large batches.
+const SIZES: [(&str, usize, usize); 3] =
+    [("170B", 170, 1), ("1.2KB", 1200, 1), ("64KB", 65_536, 64)];
+
+fn produce() -> Vec<Cell> {
+    let small = || {
+        vec![
+            (
+                Metric::CpuMicros,
+                vec![Budget::FloorTimes(1.5), Budget::KafkaOver(5.0)],
+            ),
+            (Metric::PerSecond, vec![Budget::KafkaTimes(4.0)]),
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![Budget::KafkaOver(2.0)]),
+            (Metric::P999, vec![]),
+        ]
+    };
+    let large = || {
+        vec![
+            (
+                Metric::CpuPerGb,
+                vec![Budget::FloorTimes(1.3), Budget::KafkaOver(3.0)],
+            ),
+            (Metric::PerSecond, vec![]),
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![Budget::KafkaOver(2.0)]),
+            (Metric::P999, vec![]),
+        ]
+    };
+    let mut cells = Vec::new();
+    for (size, bytes, records) in SIZES {
+        let rows = || if records == 1 { small() } else { large() };
+        let load = produce_cell(bytes, records);
+        cells.push(cell(
+            &format!("produce-{size}"),
+            Load::Produce(load),
+            ALL,
+            rows(),
+        ));
+        let plain = ProduceCell {
+            is_idempotent: false,
+            ..load
+        };
+        cells.push(unbudgeted(
+            &format!("produce-{size}-plain"),
+            Load::Produce(plain),
+            ALL,
+            rows(),
+        ));
+        for partitions in [1, 256] {
+            let name = format!("produce-{size}-{partitions}p");
+            let load = Load::Produce(ProduceCell { partitions, ..load });
+            cells.push(unbudgeted(&name, load, ALL, rows()));
+        }
+    }
+    for (name, codec) in [
+        ("gzip", Codec::Gzip),
+        ("snappy", Codec::SnappyFramed),
+        ("lz4", Codec::Lz4),
+        ("zstd", Codec::Zstd),
+    ] {
+        let load = ProduceCell {
+            codec,
+            ..produce_cell(65_536, 64)
+        };
+        cells.push(unbudgeted(
+            &format!("produce-64KB-{name}"),
+            Load::Produce(load),
+            ALL,
+            large(),
+        ));
+    }
+    cells
+}
+
+fn unbudgeted(
+    name: &str,
+    load: Load,
+    kinds: &'static [Kind],
+    mut rows: Vec<(Metric, Vec<Budget>)>,
+) -> Cell {
+    rows.iter_mut().for_each(|(_, budgets)| budgets.clear());
+    cell(name, load, kinds, rows)
+}
+
+fn fetch() -> Vec<Cell> {
+    let rows = |times| {
+        vec![
+            (Metric::CpuPerGb, vec![Budget::FloorTimes(times)]),
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![]),
+        ]
+    };
+    let many = vec![
+        (Metric::CpuMicros, vec![Budget::KafkaOver(2.0)]),
+        (Metric::PerSecond, vec![]),
+        (Metric::P99, vec![]),
+    ];
+    let cold = vec![
+        (Metric::CpuPerGb, vec![Budget::FloorTimes(1.2)]),
+        (Metric::Resident, vec![]),
+        (Metric::P99, vec![]),
+    ];
+    vec![
+        cell(
+            "fetch-hot-1MB",
+            Load::FetchHot { bytes_max: 1 << 20 },
+            ALL,
+            rows(1.0),
+        ),
+        cell(
+            "fetch-hot-64KB",
+            Load::FetchHot { bytes_max: 70_000 },
+            ALL,
+            rows(1.0),
+        ),
+        unbudgeted(
+            "fetch-hot-4KB",
+            Load::FetchHot { bytes_max: 4096 },
+            ALL,
+            rows(1.0),
+        ),
+        cell(
+            "fetch-cold-1MB",
+            Load::FetchCold,
+            &[Kind::Floor, Kind::Tally],
+            cold,
+        ),
+        cell(
+            "fetch-64p",
+            Load::FetchMany { partitions: 64 },
+            ALL,
+            many.clone(),
+        ),
+        unbudgeted("fetch-1p", Load::FetchMany { partitions: 1 }, ALL, many),
+    ]
+}
+
+fn transactions() -> Vec<Cell> {
+    let rows = |flow| {
+        let (cpu, times) = if flow == Flow::Tv1 {
+            (80.0, 5.0)
+        } else {
+            (70.0, 15.0)
+        };
+        vec![
+            (
+                Metric::CpuMicros,
+                vec![
+                    Budget::AtMost(cpu),
+                    Budget::FloorTimes(1.6),
+                    Budget::KafkaOver(15.0),
+                ],
+            ),
+            (
+                Metric::PerSecond,
+                vec![
+                    Budget::AtLeast(10_000.0),
+                    Budget::FloorShare(0.6),
+                    Budget::KafkaTimes(times),
+                ],
+            ),
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![]),
+            (Metric::P999, vec![]),
+            (Metric::EndP99, vec![Budget::AtMost(2.0)]),
+            (Metric::Again, vec![]),
+        ]
+    };
+    let mut cells = Vec::new();
+    for (flow, name) in [(Flow::Tv1, "tv1"), (Flow::Tv2, "tv2")] {
+        for (producers, partitions, has_offsets) in [
+            (8, 3, false),
+            (1, 1, false),
+            (1, 3, false),
+            (8, 1, false),
+            (32, 1, false),
+            (32, 3, false),
+            (1, 3, true),
+            (8, 3, true),
+            (32, 3, true),
+        ] {
+            let offsets = if has_offsets { "-offsets" } else { "" };
+            let name = format!("{name}-{producers}x{partitions}{offsets}");
+            let load = Load::Transactions {
+                flow,
+                producers,
+                partitions,
+                has_offsets,
+            };
+            cells.push(if (producers, partitions, has_offsets) == (8, 3, false) {
+                cell(&name, load, ALL, rows(flow))
+            } else {
+                unbudgeted(&name, load, ALL, rows(flow))
+            });
+        }
+    }
+    cells
+}
+
+fn latency() -> Vec<Cell> {
+    let rows = || {
+        vec![
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![Budget::KafkaOver(3.0)]),
+            (Metric::P999, vec![]),
+            (Metric::Cores, vec![]),
+        ]
+    };
+    let paced = |rate| Load::PacedProduce(produce_cell(1200, 1), rate);
+    vec![
+        cell("latency-produce-2000", paced(2000), ALL, rows()),
+        unbudgeted("latency-produce-10000", paced(10_000), ALL, rows()),
+        cell(
+            "latency-end-to-end-1000",
+            Load::EndToEnd(1000),
+            BROKERS,
+            rows(),
+        ),
+        unbudgeted(
+            "latency-end-to-end-5000",
+            Load::EndToEnd(5000),
+            BROKERS,
+            rows(),
+        ),
+    ]
+}
+
+fn idle() -> Vec<Cell> {
+    let each = |bytes| {
+        vec![
+            (Metric::BytesEach, vec![Budget::AtMost(bytes)]),
+            (Metric::MegaBytes, vec![]),
+        ]
+    };
+    let memory = vec![
+        (Metric::MegaBytes, vec![Budget::AtMost(12.0)]),
+        (Metric::AnonymousMegaBytes, vec![]),
+        (Metric::StartMs, vec![]),
+    ];
+    let consumers = vec![
+        (Metric::Cores, vec![Budget::AtMost(0.16)]),
+        (Metric::CpuMicros, vec![Budget::AtMost(8.0)]),
+        (Metric::PerSecond, vec![]),
+        (Metric::MegaBytes, vec![]),
+    ];
+    let start = |ms| {
+        let budget = if ms > 0.0 {
+            vec![Budget::AtMost(ms)]
+        } else {
+            vec![]
+        };
+        vec![
+            (Metric::StartMs, budget),
+            (Metric::StartAfterKillMs, vec![]),
+        ]
+    };
+    vec![
+        cell("empty", Load::Empty, BROKERS, memory),
+        cell(
+            "idle-partitions-1000",
+            Load::IdlePartitions(1000),
+            TALLY,
+            each(4096.0),
+        ),
+        cell(
+            "idle-producers-100000",
+            Load::IdleProducers(100_000),
+            TALLY,
+            each(400.0),
+        ),
+        cell(
+            "idle-connections-10000",
+            Load::IdleConnections(10_000),
+            TALLY,
+            each(2048.0),
+        ),
+        cell(
+            "idle-consumers-10000",
+            Load::IdleConsumers(10_000),
+            TALLY,
+            consumers,
+        ),
+        cell("start-1000p", Load::Start(1000), TALLY, start(50.0)),
+        cell("start-10000p", Load::Start(10_000), TALLY, start(0.0)),
+    ]
+}

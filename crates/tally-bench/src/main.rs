@@ -1,0 +1,282 @@
+//! What `scripts/bench` runs: the floor, the load, and the rounds in which Tally and Apache Kafka are compared with it.
+//!
+//! Never part of what is released. Only ratios of one run count: the load shares the processors with what it measures, and the
+//! machine with everybody else.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "figures for a person: they are rounded, and printed"
+)]
+
+mod cells;
+mod engine;
+mod floor;
+mod frames;
+mod histogram;
+mod loads;
+mod report;
+mod requests;
+mod rounds;
+mod still;
+mod target;
+mod waits;
+
+use anyhow::{Context, Result, ensure};
+use cells::Cell;
+use clap::{Args, Parser, Subcommand};
+use report::Results;
+use rounds::Rounds;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use target::{Kind, Programs, Target, resolve};
+
+#[derive(Parser)]
+#[command(name = "tally-bench", about = "Measures brokers; see scripts/bench")]
+struct Command {
+    #[command(subcommand)]
+    subcommand: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Be the floor until standard input ends
+    Floor {
+        /// Directory for its files
+        #[arg(long)]
+        data: PathBuf,
+        /// HOST:PORT is written here
+        #[arg(long)]
+        port_file: PathBuf,
+    },
+    /// Measure
+    Run(Run),
+}
+
+#[derive(Args)]
+struct Run {
+    /// The tally binary
+    #[arg(long)]
+    tally: PathBuf,
+    /// The script that starts Apache Kafka
+    #[arg(long)]
+    kafka: PathBuf,
+    /// A new directory for all data
+    #[arg(long)]
+    directory: PathBuf,
+    /// Leave Apache Kafka out
+    #[arg(long)]
+    no_kafka: bool,
+    /// All cells, not only those with a budget
+    #[arg(long)]
+    full: bool,
+    /// Only these cells, or those with one of these in their names; comma between them
+    #[arg(long, value_delimiter = ',')]
+    cells: Vec<String>,
+    /// Rounds of each cell
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a round
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Bytes that Kafka is warmed with, in GB
+    #[arg(long, default_value_t = 5.0)]
+    warm_gb: f64,
+    /// Seconds of transactions that Kafka is warmed with
+    #[arg(long, default_value_t = 60)]
+    warm_seconds: u64,
+    /// Only list the cells
+    #[arg(long)]
+    list: bool,
+    /// Measure a broker that runs already at HOST:PORT instead of Tally, without processor time and memory
+    #[arg(long)]
+    against: Option<String>,
+    /// Let --against be another machine
+    #[arg(long)]
+    allow_remote: bool,
+    /// Write table and picture into this file of documentation and its folder
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// How this was called, for the record
+    #[arg(long, default_value = "tally-bench")]
+    called: String,
+    /// What was built, for the record
+    #[arg(long, default_value = "unknown")]
+    commit: String,
+}
+
+fn main() -> Result<()> {
+    match Command::parse().subcommand {
+        Subcommands::Floor { data, port_file } => floor::serve(&data, &port_file),
+        Subcommands::Run(run) => run.run(),
+    }
+}
+
+impl Run {
+    fn chosen(&self) -> Vec<Cell> {
+        let all = cells::all();
+        let is_name = |pattern: &String| all.iter().any(|cell| cell.name == *pattern);
+        let is_chosen = |cell: &&Cell| {
+            let fits = |pattern: &String| {
+                cell.name == *pattern || !is_name(pattern) && cell.name.contains(pattern)
+            };
+            match self.cells.as_slice() {
+                [] => self.full || cell.has_budget,
+                patterns => patterns.iter().any(fits),
+            }
+        };
+        all.iter().filter(is_chosen).cloned().collect()
+    }
+
+    fn run(&self) -> Result<()> {
+        let cells = self.chosen();
+        ensure!(
+            !cells.is_empty(),
+            "no cell has such a name; --list shows them"
+        );
+        if self.list {
+            cells.iter().for_each(|cell| println!("{}", cell.name));
+            return Ok(());
+        }
+        ensure!(self.rounds > 0, "--rounds must be at least 1");
+        let began = Instant::now();
+        raise_open_files()?;
+        let rounds = Rounds {
+            programs: self.programs(),
+            rounds: self.rounds,
+            seconds: self.seconds,
+            targets: self.targets()?,
+        };
+        rounds.warm(
+            (self.warm_gb * 1e9) as u64,
+            Duration::from_secs(self.warm_seconds),
+        )?;
+        let mut results = Results::new();
+        for (nth, cell) in cells.iter().enumerate() {
+            eprintln!(
+                "{:>4.0} s  {}/{} {}",
+                began.elapsed().as_secs_f64(),
+                nth + 1,
+                cells.len(),
+                cell.name
+            );
+            let measured = rounds.measure(cell)?;
+            results.push((cell.clone(), measured));
+        }
+        drop(rounds);
+        let (table, missed) = report::table(&results);
+        let head = self.head(began.elapsed())?;
+        println!("{head}\n{table}\n{missed} budgets missed");
+        if let Some(file) = &self.record {
+            record(
+                file,
+                &format!("{head}\n{table}"),
+                &report::picture(&results, &self.commit),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn programs(&self) -> Programs {
+        Programs {
+            tally: self.tally.clone(),
+            kafka: self.kafka.clone(),
+            directory: self.directory.clone(),
+        }
+    }
+
+    fn targets(&self) -> Result<Vec<Target>> {
+        let programs = self.programs();
+        let mut targets = vec![Target::start(&programs, Kind::Floor, &[])?];
+        targets.push(match &self.against {
+            Some(address) => {
+                let address = resolve(address)?;
+                ensure!(
+                    self.allow_remote || address.ip().is_loopback(),
+                    "{address} is another machine: the load would stop it from doing its work (--allow-remote)"
+                );
+                Target::other(&programs, address)
+            }
+            None => Target::start(&programs, Kind::Tally, &[])?,
+        });
+        if !self.no_kafka {
+            // Deleted topics leave the disk at once instead of after a minute.
+            let settings = ["log.segment.delete.delay.ms=1000"];
+            targets.push(Target::start(&programs, Kind::Kafka, &settings)?);
+        }
+        Ok(targets)
+    }
+
+    /// What the figures depend on.
+    fn head(&self, took: Duration) -> Result<String> {
+        let cpu = fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = model.map_or("unknown processor", |(_, model)| model);
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let kib = memory
+            .split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok());
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let cores = std::thread::available_parallelism()?;
+        let load = fs::read_to_string("/proc/loadavg")?;
+        let load = load.split_whitespace().next().unwrap_or("?");
+        let kafka = if self.no_kafka {
+            "Kafka not measured".to_owned()
+        } else {
+            let Run {
+                warm_gb,
+                warm_seconds,
+                ..
+            } = self;
+            format!(
+                "Kafka warmed with {warm_gb} GB of batches and {warm_seconds} s of transactions"
+            )
+        };
+        Ok(format!(
+            "`{}`, commit {}; {cores} x {model}, {} GiB, Linux {}; {} rounds of {} s, medians; {kafka}; compressed batches \
+             are decompressed and counted (the default); load average at the end {load}; {:.0} minutes.\n",
+            self.called,
+            self.commit,
+            kib.unwrap_or(0) >> 20,
+            kernel.trim(),
+            self.rounds,
+            self.seconds,
+            took.as_secs_f64() / 60.0
+        ))
+    }
+}
+
+/// Ten thousand connections need as many open files, here and in the brokers, which inherit it.
+fn raise_open_files() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("the limit of open files")
+}
+
+const BEGIN: &str = "<!-- written by scripts/bench --record: begin -->";
+const END: &str = "<!-- written by scripts/bench --record: end -->";
+
+/// Puts the table between its marks in the document, and the picture beside it.
+fn record(file: &Path, text: &str, picture: &str) -> Result<()> {
+    let document = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let (before, rest) = document
+        .split_once(BEGIN)
+        .context("the document has no place for the table")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("the document has no end of the table")?;
+    fs::write(file, format!("{before}{BEGIN}\n{text}{END}{after}"))?;
+    let folder = file.with_extension("");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("cost.svg"), picture)?;
+    Ok(())
+}

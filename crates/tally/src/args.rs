@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
 use crate::commands::group::Group;
+use crate::commands::produce::Produce;
 use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
 use crate::output::Format;
@@ -43,6 +44,8 @@ enum Subcommands {
     Txn(Box<Txn>),
     /// Groups: which there are, who is in them, how far behind they are, and their offsets changed
     Group(Box<Group>),
+    /// Write records, one a line
+    Produce(Box<Produce>),
 }
 
 #[derive(Subcommand, Debug)]
@@ -65,6 +68,8 @@ pub(crate) enum Chosen {
     Txn(Box<Txn>),
     /// `tally group`.
     Group(Box<Group>),
+    /// `tally produce`.
+    Produce(Box<Produce>),
 }
 
 /// The flags of `tally dump`.
@@ -222,6 +227,7 @@ fn chosen(command: Command) -> Chosen {
         Some(Subcommands::Topic(topic)) => Chosen::Topic(topic),
         Some(Subcommands::Txn(txn)) => Chosen::Txn(txn),
         Some(Subcommands::Group(group)) => Chosen::Group(group),
+        Some(Subcommands::Produce(produce)) => Chosen::Produce(produce),
         None => Chosen::Serve(Box::new(command.serve)),
     }
 }

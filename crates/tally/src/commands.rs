@@ -6,6 +6,8 @@
 
 pub(crate) mod group;
 mod place;
+pub(crate) mod produce;
+mod record_format;
 pub(crate) mod topic;
 pub(crate) mod txn;
 

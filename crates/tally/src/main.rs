@@ -28,5 +28,6 @@ fn main() -> ExitCode {
         args::Chosen::Topic(topic) => commands::topic::run(&topic),
         args::Chosen::Txn(txn) => commands::txn::run(&txn),
         args::Chosen::Group(group) => commands::group::run(&group),
+        args::Chosen::Produce(produce) => commands::produce::run(&produce),
     }
 }

@@ -89,6 +89,29 @@ impl Cluster {
         }
     }
 
+    /// Forgets a connection that failed: the next request to that broker opens another.
+    pub(crate) fn drop_connection(&mut self, broker: i32) {
+        self.connections.remove(&broker);
+    }
+
+    /// Connects to another of the brokers for what any broker can be asked, if the one that was is gone.
+    pub(crate) fn reopen(&mut self) -> Result<(), Failure> {
+        let known: Vec<String> = self.brokers.values().cloned().collect();
+        let mut addresses = vec![self.bootstrap.address().to_owned()];
+        addresses.extend(known);
+        let mut last = None;
+        for address in addresses {
+            match Connection::open(&address, &self.access, self.deadline) {
+                Ok(connection) => {
+                    self.bootstrap = connection;
+                    return Ok(());
+                }
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(last.expect("at least one address was tried"))
+    }
+
     /// The APIs that the bootstrap broker serves, with their oldest and newest version.
     pub(crate) fn served(&self) -> &BTreeMap<i16, (i16, i16)> {
         self.bootstrap.served()
@@ -181,6 +204,21 @@ impl Cluster {
         request: &R,
     ) -> Result<R::Response, Failure> {
         self.connection(broker)?.call(newest, request)
+    }
+
+    /// Sends what nobody answers.
+    pub(crate) fn tell<R: Request>(
+        &mut self,
+        broker: i32,
+        newest: i16,
+        request: &R,
+    ) -> Result<(), Failure> {
+        self.connection(broker)?.tell(newest, request)
+    }
+
+    /// The brokers that there is a connection to.
+    pub(crate) fn connected(&self) -> Vec<i32> {
+        self.connections.keys().copied().collect()
     }
 
     fn connection(&mut self, broker: i32) -> Result<&mut Connection, Failure> {

@@ -89,6 +89,11 @@ impl Connection {
         self.deadline = deadline;
     }
 
+    /// The address that was connected to.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The APIs that are served, with their oldest and newest version.
     pub(crate) fn served(&self) -> &BTreeMap<i16, (i16, i16)> {
         &self.versions
@@ -102,6 +107,16 @@ impl Connection {
     ) -> Result<R::Response, Failure> {
         let version = self.version::<R>(newest)?;
         self.exchange(version, request)
+    }
+
+    /// Sends what is not answered: Produce without acknowledgement.
+    pub(crate) fn tell<R: Request>(&mut self, newest: i16, request: &R) -> Result<(), Failure> {
+        let version = self.version::<R>(newest)?;
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let frame = self.frame(version, request)?;
+        self.set_time()?;
+        let sent = self.stream.write_all(&frame);
+        sent.map_err(|error| failure(&self.address, error))
     }
 
     /// The version that [`Connection::call`] would choose.

@@ -1,6 +1,7 @@
 //! The commands that ask a running cluster, against the real binary: what people see, what programs get, how they end.
 
 mod group;
+mod produce;
 mod topic;
 mod txn;
 

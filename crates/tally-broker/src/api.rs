@@ -12,8 +12,10 @@ mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod altering;
 mod api_versions;
+mod client_quotas;
 mod create_partitions;
 mod create_topics;
+mod delegation_tokens;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
@@ -46,6 +48,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sasl;
+mod scram_credentials;
 mod sync_group;
 mod topics;
 mod transaction;
@@ -64,8 +67,10 @@ use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{Asked, Shards};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    DescribeAclsRequest, HeartbeatRequest, JoinGroupRequest, ListPartitionReassignmentsRequest,
-    SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+    CreateDelegationTokenRequest, DescribeAclsRequest, DescribeDelegationTokenRequest,
+    ExpireDelegationTokenRequest, HeartbeatRequest, JoinGroupRequest,
+    ListPartitionReassignmentsRequest, RenewDelegationTokenRequest, SaslAuthenticateRequest,
+    SaslHandshakeRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
@@ -465,6 +470,14 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::DESCRIBE_ACLS
         | api_table::CREATE_ACLS
         | api_table::DELETE_ACLS => cluster(node, head, body).await,
+        api_table::CREATE_DELEGATION_TOKEN
+        | api_table::RENEW_DELEGATION_TOKEN
+        | api_table::EXPIRE_DELEGATION_TOKEN
+        | api_table::DESCRIBE_DELEGATION_TOKEN
+        | api_table::DESCRIBE_CLIENT_QUOTAS
+        | api_table::ALTER_CLIENT_QUOTAS
+        | api_table::DESCRIBE_USER_SCRAM_CREDENTIALS
+        | api_table::ALTER_USER_SCRAM_CREDENTIALS => security(head, body).await,
         _ => reading(node, head, body).await,
     }
 }
@@ -695,6 +708,49 @@ async fn cluster(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
         }
         api_table::CREATE_ACLS => serve(head, body, async |q| acls::create(&q)).await,
         api_table::DELETE_ACLS => serve(head, body, async |q| acls::delete(&q)).await,
+        _ => no_handler(head),
+    }
+}
+
+/// Tokens, quotas and credentials, of which there are none.
+async fn security(head: &RequestHead, body: Bytes) -> Answer {
+    match head.api_key {
+        api_table::CREATE_DELEGATION_TOKEN => {
+            serve(head, body, async |_: CreateDelegationTokenRequest| {
+                delegation_tokens::create()
+            })
+            .await
+        }
+        api_table::RENEW_DELEGATION_TOKEN => {
+            serve(head, body, async |_: RenewDelegationTokenRequest| {
+                delegation_tokens::renew()
+            })
+            .await
+        }
+        api_table::EXPIRE_DELEGATION_TOKEN => {
+            serve(head, body, async |_: ExpireDelegationTokenRequest| {
+                delegation_tokens::expire()
+            })
+            .await
+        }
+        api_table::DESCRIBE_DELEGATION_TOKEN => {
+            serve(head, body, async |_: DescribeDelegationTokenRequest| {
+                delegation_tokens::describe()
+            })
+            .await
+        }
+        api_table::DESCRIBE_CLIENT_QUOTAS => {
+            serve(head, body, async |q| client_quotas::describe(&q)).await
+        }
+        api_table::ALTER_CLIENT_QUOTAS => {
+            serve(head, body, async |q| client_quotas::alter(&q)).await
+        }
+        api_table::DESCRIBE_USER_SCRAM_CREDENTIALS => {
+            serve(head, body, async |q| scram_credentials::describe(&q)).await
+        }
+        api_table::ALTER_USER_SCRAM_CREDENTIALS => {
+            serve(head, body, async |q| scram_credentials::alter(&q)).await
+        }
         _ => no_handler(head),
     }
 }

@@ -87,6 +87,14 @@ pub const DESCRIBE_LOG_DIRS: i16 = 35;
 pub const SASL_AUTHENTICATE: i16 = 36;
 /// Key of CreatePartitions.
 pub const CREATE_PARTITIONS: i16 = 37;
+/// Key of CreateDelegationToken.
+pub const CREATE_DELEGATION_TOKEN: i16 = 38;
+/// Key of RenewDelegationToken.
+pub const RENEW_DELEGATION_TOKEN: i16 = 39;
+/// Key of ExpireDelegationToken.
+pub const EXPIRE_DELEGATION_TOKEN: i16 = 40;
+/// Key of DescribeDelegationToken.
+pub const DESCRIBE_DELEGATION_TOKEN: i16 = 41;
 /// Key of DeleteGroups.
 pub const DELETE_GROUPS: i16 = 42;
 /// Key of ElectLeaders.
@@ -99,6 +107,14 @@ pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
 /// Key of OffsetDelete.
 pub const OFFSET_DELETE: i16 = 47;
+/// Key of DescribeClientQuotas.
+pub const DESCRIBE_CLIENT_QUOTAS: i16 = 48;
+/// Key of AlterClientQuotas.
+pub const ALTER_CLIENT_QUOTAS: i16 = 49;
+/// Key of DescribeUserScramCredentials.
+pub const DESCRIBE_USER_SCRAM_CREDENTIALS: i16 = 50;
+/// Key of AlterUserScramCredentials.
+pub const ALTER_USER_SCRAM_CREDENTIALS: i16 = 51;
 /// Key of DescribeQuorum.
 pub const DESCRIBE_QUORUM: i16 = 55;
 /// Key of UpdateFeatures.
@@ -180,6 +196,16 @@ pub static APIS: &[Api] = &[
     api(DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 5, 2),
     api(SASL_AUTHENTICATE, "SaslAuthenticate", 0, 2, 2),
     api(CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
+    api(CREATE_DELEGATION_TOKEN, "CreateDelegationToken", 1, 3, 2),
+    api(RENEW_DELEGATION_TOKEN, "RenewDelegationToken", 1, 2, 2),
+    api(EXPIRE_DELEGATION_TOKEN, "ExpireDelegationToken", 1, 2, 2),
+    api(
+        DESCRIBE_DELEGATION_TOKEN,
+        "DescribeDelegationToken",
+        1,
+        3,
+        2,
+    ),
     api(DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
     api(ELECT_LEADERS, "ElectLeaders", 0, 2, 2),
     api(
@@ -204,6 +230,22 @@ pub static APIS: &[Api] = &[
         0,
     ),
     api(OFFSET_DELETE, "OffsetDelete", 0, 0, NEVER),
+    api(DESCRIBE_CLIENT_QUOTAS, "DescribeClientQuotas", 0, 1, 1),
+    api(ALTER_CLIENT_QUOTAS, "AlterClientQuotas", 0, 1, 1),
+    api(
+        DESCRIBE_USER_SCRAM_CREDENTIALS,
+        "DescribeUserScramCredentials",
+        0,
+        0,
+        0,
+    ),
+    api(
+        ALTER_USER_SCRAM_CREDENTIALS,
+        "AlterUserScramCredentials",
+        0,
+        0,
+        0,
+    ),
     api(DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
     api(UPDATE_FEATURES, "UpdateFeatures", 0, 2, 0),
     api(DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),

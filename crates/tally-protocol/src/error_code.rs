@@ -106,6 +106,8 @@ pub enum ErrorCode {
     KafkaStorageError = 56,
     /// LOG_DIR_NOT_FOUND.
     LogDirNotFound = 57,
+    /// DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.
+    DelegationTokenRequestNotAllowed = 64,
     /// NON_EMPTY_GROUP.
     NonEmptyGroup = 68,
     /// GROUP_ID_NOT_FOUND.
@@ -140,6 +142,12 @@ pub enum ErrorCode {
     UnstableOffsetCommit = 88,
     /// PRODUCER_FENCED.
     ProducerFenced = 90,
+    /// RESOURCE_NOT_FOUND.
+    ResourceNotFound = 91,
+    /// DUPLICATE_RESOURCE.
+    DuplicateResource = 92,
+    /// UNACCEPTABLE_CREDENTIAL.
+    UnacceptableCredential = 93,
     /// INVALID_UPDATE_VERSION.
     InvalidUpdateVersion = 95,
     /// UNKNOWN_TOPIC_ID.

@@ -195,6 +195,18 @@ static INCREMENTAL_ALTER_CONFIGS: &[Field] = &[array(&[I8, TEXT, array(&[TEXT, I
 static DESCRIBE_ACLS: &[Field] = &[I8, TEXT, I8, TEXT, TEXT, I8, I8];
 static CREATE_ACLS: &[Field] = &[array(&[I8, TEXT, I8, TEXT, TEXT, I8, I8])];
 static DELETE_ACLS: &[Field] = &[array(&[I8, TEXT, I8, TEXT, TEXT, I8, I8])];
+static CREATE_DELEGATION_TOKEN: &[Field] =
+    &[TEXT.since(3), TEXT.since(3), array(&[TEXT, TEXT]), I64];
+static RENEW_DELEGATION_TOKEN: &[Field] = &[BLOB, I64];
+static EXPIRE_DELEGATION_TOKEN: &[Field] = &[BLOB, I64];
+static DESCRIBE_DELEGATION_TOKEN: &[Field] = &[array(&[TEXT, TEXT])];
+static DESCRIBE_CLIENT_QUOTAS: &[Field] = &[array(&[TEXT, I8, TEXT]), I8];
+// A quota's value is a float of eight bytes.
+static ALTER_CLIENT_QUOTAS: &[Field] =
+    &[array(&[array(&[TEXT, TEXT]), array(&[TEXT, I64, I8])]), I8];
+static DESCRIBE_USER_SCRAM_CREDENTIALS: &[Field] = &[array(&[TEXT])];
+static ALTER_USER_SCRAM_CREDENTIALS: &[Field] =
+    &[array(&[TEXT, I8]), array(&[TEXT, I8, I32, BLOB, BLOB])];
 static SASL_AUTHENTICATE: &[Field] = &[BLOB];
 static ALTER_REPLICA_LOG_DIRS: &[Field] = &[array(&[TEXT, array(&[TEXT, I32S])])];
 static DESCRIBE_QUORUM: &[Field] = &[array(&[TEXT, array(&[I32])])];
@@ -262,6 +274,14 @@ fn layout(key: i16) -> Option<&'static [Field]> {
         api::DESCRIBE_ACLS => DESCRIBE_ACLS,
         api::CREATE_ACLS => CREATE_ACLS,
         api::DELETE_ACLS => DELETE_ACLS,
+        api::CREATE_DELEGATION_TOKEN => CREATE_DELEGATION_TOKEN,
+        api::RENEW_DELEGATION_TOKEN => RENEW_DELEGATION_TOKEN,
+        api::EXPIRE_DELEGATION_TOKEN => EXPIRE_DELEGATION_TOKEN,
+        api::DESCRIBE_DELEGATION_TOKEN => DESCRIBE_DELEGATION_TOKEN,
+        api::DESCRIBE_CLIENT_QUOTAS => DESCRIBE_CLIENT_QUOTAS,
+        api::ALTER_CLIENT_QUOTAS => ALTER_CLIENT_QUOTAS,
+        api::DESCRIBE_USER_SCRAM_CREDENTIALS => DESCRIBE_USER_SCRAM_CREDENTIALS,
+        api::ALTER_USER_SCRAM_CREDENTIALS => ALTER_USER_SCRAM_CREDENTIALS,
         api::SASL_AUTHENTICATE => SASL_AUTHENTICATE,
         api::ALTER_REPLICA_LOG_DIRS => ALTER_REPLICA_LOG_DIRS,
         api::DESCRIBE_QUORUM => DESCRIBE_QUORUM,

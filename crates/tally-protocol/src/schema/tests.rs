@@ -2,6 +2,7 @@
 //! truncation, random bytes.
 
 mod administration;
+mod security;
 
 use super::*;
 use crate::api_table::{API_VERSIONS as API_VERSIONS_KEY, APIS, FETCH, PRODUCE};
@@ -543,7 +544,7 @@ fn administrative(key: i16, version: i16) -> Vec<u8> {
             version,
         ),
         api::DESCRIBE_TOPIC_PARTITIONS => encoded(&describe_topic_partitions(), version),
-        other => panic!("key {other} is not described"),
+        _ => security::request(key, version),
     }
 }
 
@@ -638,6 +639,14 @@ macro_rules! by_key {
             api::DESCRIBE_ACLS => $call!(DescribeAclsRequest),
             api::CREATE_ACLS => $call!(CreateAclsRequest),
             api::DELETE_ACLS => $call!(DeleteAclsRequest),
+            api::CREATE_DELEGATION_TOKEN => $call!(CreateDelegationTokenRequest),
+            api::RENEW_DELEGATION_TOKEN => $call!(RenewDelegationTokenRequest),
+            api::EXPIRE_DELEGATION_TOKEN => $call!(ExpireDelegationTokenRequest),
+            api::DESCRIBE_DELEGATION_TOKEN => $call!(DescribeDelegationTokenRequest),
+            api::DESCRIBE_CLIENT_QUOTAS => $call!(DescribeClientQuotasRequest),
+            api::ALTER_CLIENT_QUOTAS => $call!(AlterClientQuotasRequest),
+            api::DESCRIBE_USER_SCRAM_CREDENTIALS => $call!(DescribeUserScramCredentialsRequest),
+            api::ALTER_USER_SCRAM_CREDENTIALS => $call!(AlterUserScramCredentialsRequest),
             api::SASL_AUTHENTICATE => $call!(SaslAuthenticateRequest),
             api::ALTER_REPLICA_LOG_DIRS => $call!(AlterReplicaLogDirsRequest),
             api::DESCRIBE_QUORUM => $call!(DescribeQuorumRequest),

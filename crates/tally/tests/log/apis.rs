@@ -45,12 +45,20 @@ const LISTED: &[(i16, i16, i16)] = &[
     (35, 1, 5),
     (36, 0, 2),
     (37, 0, 3),
+    (38, 1, 3),
+    (39, 1, 2),
+    (40, 1, 2),
+    (41, 1, 3),
     (42, 0, 2),
     (43, 0, 2),
     (44, 0, 1),
     (45, 0, 1),
     (46, 0, 0),
     (47, 0, 0),
+    (48, 0, 1),
+    (49, 0, 1),
+    (50, 0, 0),
+    (51, 0, 0),
     (55, 0, 2),
     (57, 0, 2),
     (60, 0, 2),
@@ -331,6 +339,14 @@ fn ask_operators() {
     ask(0..=2, |_| m::UpdateFeaturesRequest::default());
     ask(1..=3, |_| m::CreateAclsRequest::default());
     ask(1..=3, |_| m::DeleteAclsRequest::default());
+    ask(1..=3, |_| m::CreateDelegationTokenRequest::default());
+    ask(1..=2, |_| m::RenewDelegationTokenRequest::default());
+    ask(1..=2, |_| m::ExpireDelegationTokenRequest::default());
+    ask(1..=3, |_| m::DescribeDelegationTokenRequest::default());
+    ask(0..=1, |_| m::DescribeClientQuotasRequest::default());
+    ask(0..=1, |_| m::AlterClientQuotasRequest::default());
+    ask(0..=0, |_| m::DescribeUserScramCredentialsRequest::default());
+    ask(0..=0, |_| m::AlterUserScramCredentialsRequest::default());
     ask(0..=2, |_| m::AlterConfigsRequest::default());
     ask(0..=1, |_| m::IncrementalAlterConfigsRequest::default());
     ask(0..=3, |_| m::CreatePartitionsRequest::default());

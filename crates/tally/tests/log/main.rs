@@ -18,6 +18,7 @@ mod list_offsets;
 mod metadata;
 mod produce;
 mod retention;
+mod security;
 mod segments;
 mod sessions;
 mod topics;

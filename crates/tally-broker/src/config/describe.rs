@@ -191,7 +191,12 @@ fn broker_entry(row: &'static Property, name: &str, broker: &Values) -> ConfigEn
     // Under a prefix any name may be a secret: what has no row of its own is not shown.
     let sensitive = row.is_sensitive() || row.name.ends_with('*');
     let hide = |value: &str| (!sensitive).then(|| value.to_owned());
-    let synonyms: Vec<ConfigSynonym> = broker_synonyms(name, broker)
+    let names = in_units(name).unwrap_or(std::slice::from_ref(&name));
+    let is_set = broker.text(name).is_some();
+    let synonyms: Vec<ConfigSynonym> = names
+        .iter()
+        .filter(|_| is_set)
+        .flat_map(|name| broker_synonyms(name, broker))
         .map(|synonym| ConfigSynonym {
             value: synonym.value.as_deref().and_then(hide),
             ..synonym
@@ -209,6 +214,23 @@ fn broker_entry(row: &'static Property, name: &str, broker: &Values) -> ConfigEn
         documentation: row.text,
         synonyms,
     }
+}
+
+/// The properties that say the same as `name` in units as large or larger: where it is not set, they hold.
+fn in_units(name: &str) -> Option<&'static [&'static str]> {
+    const UNITS: [&[&str]; 3] = [
+        &[
+            "log.retention.ms",
+            "log.retention.minutes",
+            "log.retention.hours",
+        ],
+        &["log.roll.ms", "log.roll.hours"],
+        &["log.roll.jitter.ms", "log.roll.jitter.hours"],
+    ];
+    UNITS.into_iter().find_map(|units| {
+        let at = units.iter().position(|unit| *unit == name)?;
+        Some(&units[at..])
+    })
 }
 
 /// What was set for a broker's property, the strongest first, then its default.
@@ -292,6 +314,29 @@ mod tests {
                 .iter()
                 .all(|entry| entry.name != "internal.segment.bytes")
         );
+    }
+
+    #[test]
+    fn a_broker_entry_names_what_holds_without_it() {
+        let names = |given: &[Setting], name: &str| -> Vec<(String, i8)> {
+            let broker = BrokerConfig::from_settings(given).unwrap().0;
+            let entries = describe_broker(&broker);
+            let synonyms = &entry(&entries, name).synonyms;
+            synonyms
+                .iter()
+                .map(|s| (s.name.clone(), s.source.code()))
+                .collect()
+        };
+        let row = |name: &str, source| (name.to_owned(), source);
+        let hours = || row("log.retention.hours", 5);
+        assert_eq!(names(&[], "log.retention.ms"), []);
+        assert_eq!(names(&[], "log.retention.hours"), [hours()]);
+        let given = [Setting::new("log.retention.ms", "7200000", "--set")];
+        assert_eq!(
+            names(&given, "log.retention.ms"),
+            [row("log.retention.ms", 4), hours()]
+        );
+        assert_eq!(names(&given, "log.retention.hours"), [hours()]);
     }
 
     #[test]

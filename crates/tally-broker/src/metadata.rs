@@ -11,6 +11,7 @@
 //! `topic/NAME/PROPERTY` and `config/KIND/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
 
 pub(crate) mod features;
+mod for_groups;
 mod names;
 mod random;
 mod record;
@@ -34,6 +35,7 @@ pub(crate) use self::random::{Random, system_random};
 pub(crate) use self::settings::{AlterError, AlterMode};
 
 use self::features::Finals;
+use self::for_groups::ForGroups;
 use self::record::TopicRecord;
 use self::settings::Settings;
 
@@ -317,6 +319,7 @@ pub(crate) struct Metadata {
     is_new: bool,
     image: RwLock<Image>,
     generation: AtomicU64,
+    for_groups: ForGroups,
     writer: Mutex<Writer>,
 }
 
@@ -376,6 +379,7 @@ impl Metadata {
             is_new: identity.is_new,
             image: RwLock::new(image),
             generation: AtomicU64::new(0),
+            for_groups: ForGroups::default(),
             writer: Mutex::new(writer),
         })
     }

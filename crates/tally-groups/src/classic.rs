@@ -8,6 +8,7 @@
 //!
 //! Rules: docs/groups.md.
 
+mod convert;
 mod heartbeat;
 mod join;
 mod leave;
@@ -20,6 +21,7 @@ use crate::groups::{GroupDescription, GroupState, MemberDescription, Turn};
 use crate::offsets::Subscriptions;
 use crate::subscription::subscribed_topics;
 use bytes::Bytes;
+pub(crate) use convert::ClassicMember;
 use members::{Member, Members, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,8 +3,11 @@
 //! Values carry what every version of a request means; what only one version says is translated by the caller.
 //! Several replies to one member are the same bytes (GR-53), so responses are cheap to clone.
 
+use crate::consumer::ConsumerSettings;
+use crate::topics::Topics;
 use bytes::Bytes;
 use std::sync::Arc;
+use tally_protocol::records::consumer_group::Partitions;
 use tally_protocol::records::offsets_log::OffsetsRecord;
 use tally_protocol::{ErrorCode, TopicId};
 
@@ -45,6 +48,8 @@ pub enum Command {
     Heartbeat(HeartbeatRequest),
     /// Section 6.3. Answered with [`Response::Leave`].
     Leave(LeaveRequest),
+    /// Section 9. Answered with [`Response::ConsumerHeartbeat`], at once.
+    ConsumerHeartbeat(Box<ConsumerHeartbeatRequest>),
     /// Section 7.1. Answered with [`Response::CommitOffsets`].
     CommitOffsets(CommitRequest),
     /// Section 7.2. Answered with [`Response::FetchOffsets`].
@@ -74,6 +79,7 @@ impl Command {
         match self {
             Command::Heartbeat(_) | Command::FetchOffsets(_) => false,
             Command::Join(_)
+            | Command::ConsumerHeartbeat(_)
             | Command::Sync(_)
             | Command::Leave(_)
             | Command::CommitOffsets(_)
@@ -96,6 +102,8 @@ pub enum Response {
     Heartbeat(ErrorCode),
     /// To [`Command::Leave`].
     Leave(LeaveResponse),
+    /// To [`Command::ConsumerHeartbeat`].
+    ConsumerHeartbeat(ConsumerHeartbeatResponse),
     /// To [`Command::CommitOffsets`]: one code for each offset, in the request's order (GR-68).
     CommitOffsets(Vec<ErrorCode>),
     /// To [`Command::FetchOffsets`].
@@ -155,6 +163,8 @@ pub struct JoinRequest {
     pub returning_member: ReturningMember,
     /// The id to use if this becomes a new member: `<client id or instance id>-<uuid>` (GR-24).
     pub new_member_id: Arc<str>,
+    /// The topics there are, for a group that assigns them itself.
+    pub topics: Arc<Topics>,
 }
 
 /// The answer to [`JoinRequest`].
@@ -264,6 +274,68 @@ pub struct HeartbeatRequest {
     pub generation: i32,
 }
 
+/// ConsumerGroupHeartbeat, checked by itself (section 9.1). What is `None` is as the member said last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerHeartbeatRequest {
+    /// The group.
+    pub group: Arc<str>,
+    /// The member's id; it made it up itself.
+    pub member_id: Arc<str>,
+    /// The epoch it is at; 0 joins, -1 leaves, -2 leaves for a while.
+    pub member_epoch: i32,
+    /// The instance id of a static member.
+    pub instance_id: Option<Arc<str>>,
+    /// The rack it is in.
+    pub rack_id: Option<Arc<str>>,
+    /// The client id of the connection's requests.
+    pub client_id: Arc<str>,
+    /// Where it comes from: a slash and the address.
+    pub client_host: Arc<str>,
+    /// How long it may take to give partitions back, milliseconds; -1: as before.
+    pub rebalance_timeout_ms: i32,
+    /// The topics it wants.
+    pub subscribed_topics: Option<Vec<Arc<str>>>,
+    /// The topics it wants besides, by their names; empty: none.
+    pub subscribed_regex: Option<Arc<str>>,
+    /// The assignor it wants.
+    pub assignor: Option<Arc<str>>,
+    /// What it has.
+    pub owned: Option<Partitions>,
+    /// The topics there are.
+    pub topics: Arc<Topics>,
+    /// What holds for this group.
+    pub settings: ConsumerSettings,
+}
+
+/// The answer to [`ConsumerHeartbeatRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerHeartbeatResponse {
+    /// What went wrong.
+    pub error: ErrorCode,
+    /// The member's id; empty with an error.
+    pub member_id: Arc<str>,
+    /// Its epoch from now on.
+    pub member_epoch: i32,
+    /// When it is to be heard of again, milliseconds.
+    pub heartbeat_interval_ms: i32,
+    /// What it may read; `None`: as before.
+    pub assignment: Option<Partitions>,
+}
+
+impl ConsumerHeartbeatResponse {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(error: ErrorCode) -> ConsumerHeartbeatResponse {
+        ConsumerHeartbeatResponse {
+            error,
+            member_id: Arc::default(),
+            member_epoch: 0,
+            heartbeat_interval_ms: 0,
+            assignment: None,
+        }
+    }
+}
+
 /// LeaveGroup; v0 to v2 carry one member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaveRequest {
@@ -371,6 +443,8 @@ pub struct FetchRequest {
     pub topics: Option<Vec<TopicToFetch>>,
     /// Whether offsets under an open transaction are answered with 88 (GR-73, O-9).
     pub require_stable: bool,
+    /// The member of a group of the `consumer` protocol that asks, with its epoch (GR-72); `None`: anybody.
+    pub member: Option<(Arc<str>, i32)>,
 }
 
 /// A topic of a [`FetchRequest`].

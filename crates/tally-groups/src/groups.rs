@@ -8,9 +8,14 @@
 //!
 //! Rules: docs/groups.md.
 
+use crate::assignor::Assignor;
 use crate::classic::Group;
 use crate::command::{Command, Decision, Effect, ReplyTo, Response};
+use crate::consumer::{
+    ConsumerGroupDescription, ConsumerSettings, Live as ConsumerLive, MigrationPolicy,
+};
 use crate::offsets::{Outcome, Stored, Sweep};
+use crate::topics::Topics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tally_protocol::records::offsets_log::OffsetsRecord;
@@ -33,6 +38,40 @@ pub struct Settings {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check_interval_ms: u64,
+    /// What holds for a group of the `consumer` protocol that has no numbers of its own.
+    pub consumer: ConsumerSettings,
+    /// `group.consumer.max.size`.
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`.
+    pub assignors: Assignors,
+    /// `group.consumer.migration.policy`.
+    pub migration_policy: MigrationPolicy,
+}
+
+/// The assignors that members may ask for; the first is for groups whose members ask for none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assignors {
+    first: Assignor,
+    second: Option<Assignor>,
+}
+
+impl Assignors {
+    /// `first`, and the rest of `others`.
+    pub fn new(first: Assignor, others: impl IntoIterator<Item = Assignor>) -> Assignors {
+        Assignors {
+            first,
+            second: others.into_iter().find(|other| *other != first),
+        }
+    }
+
+    pub(crate) fn first(self) -> Assignor {
+        self.first
+    }
+
+    /// In order.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Assignor> {
+        [Some(self.first), self.second].into_iter().flatten()
+    }
 }
 
 impl Default for Settings {
@@ -45,6 +84,10 @@ impl Default for Settings {
             offset_metadata_max_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
+            consumer: ConsumerSettings::default(),
+            consumer_max_size: 2_147_483_647,
+            assignors: Assignors::new(Assignor::Uniform, [Assignor::Range]),
+            migration_policy: MigrationPolicy::Bidirectional,
         }
     }
 }
@@ -61,6 +104,30 @@ pub enum GroupState {
     CompletingRebalance,
     /// Everyone has its assignment.
     Stable,
+    /// `consumer` protocol: the assignment is to be made anew.
+    Assigning,
+    /// `consumer` protocol: members are on their way to the assignment.
+    Reconciling,
+}
+
+/// The protocol of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupKind {
+    /// Members agree on who assigns; also a group that only holds offsets.
+    Classic,
+    /// The broker assigns (KIP-848).
+    Consumer,
+}
+
+impl GroupKind {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            GroupKind::Classic => "classic",
+            GroupKind::Consumer => "consumer",
+        }
+    }
 }
 
 impl GroupState {
@@ -72,6 +139,8 @@ impl GroupState {
             GroupState::PreparingRebalance => "PreparingRebalance",
             GroupState::CompletingRebalance => "CompletingRebalance",
             GroupState::Stable => "Stable",
+            GroupState::Assigning => "Assigning",
+            GroupState::Reconciling => "Reconciling",
         }
     }
 }
@@ -85,6 +154,8 @@ pub struct GroupListing {
     pub protocol_type: Arc<str>,
     /// Its state.
     pub state: GroupState,
+    /// Its protocol.
+    pub kind: GroupKind,
 }
 
 /// A group in DescribeGroups (GR-101).
@@ -131,6 +202,11 @@ impl Turn {
         self.effects.push(Effect::Reply { to, response });
     }
 
+    /// The moment so long from now.
+    pub(crate) fn deadline(&self, timeout_ms: i32) -> u64 {
+        self.now.monotonic_ms + u64::try_from(timeout_ms).unwrap_or(0)
+    }
+
     fn decision(self) -> Decision {
         Decision {
             records: self.records,
@@ -147,6 +223,10 @@ pub struct Groups {
     stored: Stored,
     /// Soft state: never read by `apply`.
     live: BTreeMap<Arc<str>, Group>,
+    /// Soft state of the groups of the `consumer` protocol that have members.
+    consumers: BTreeMap<Arc<str>, ConsumerLive>,
+    /// The newest state of the topics that came in.
+    topics: Arc<Topics>,
     timers: BTreeSet<(u64, Arc<str>)>,
     pub(crate) sweep: Sweep,
 }
@@ -160,6 +240,8 @@ impl Groups {
             seed,
             stored: Stored::default(),
             live: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            topics: Arc::default(),
             timers: BTreeSet::new(),
             sweep: Sweep::starting_at(0),
         }
@@ -174,6 +256,7 @@ impl Groups {
             Command::Sync(request) => self.sync(out, &request, to),
             Command::Heartbeat(request) => self.heartbeat(out, &request, to),
             Command::Leave(request) => self.leave(out, request, to),
+            Command::ConsumerHeartbeat(request) => self.consumer_heartbeat(out, &request, to),
             Command::CommitOffsets(request) => self.commit_offsets(out, &request, to),
             Command::FetchOffsets(request) => self.fetch_offsets(out, request, to),
             Command::CommitTransactionalOffsets(request) => {
@@ -231,6 +314,16 @@ impl Groups {
             self.live.insert(name.clone(), group);
             self.settle(&name);
         }
+        let groups = self.stored.groups().iter();
+        let consumers: Vec<(Arc<str>, ConsumerLive)> = groups
+            .filter_map(|(name, stored)| Some((name, stored.consumer.as_ref()?)))
+            .filter(|(_, group)| group.has_members())
+            .map(|(name, group)| (name.clone(), ConsumerLive::recovered(group, &turn)))
+            .collect();
+        for (name, live) in consumers {
+            self.consumers.insert(name.clone(), live);
+            self.settle(&name);
+        }
         turn.decision()
     }
 
@@ -255,6 +348,10 @@ impl Groups {
                 group.scheduled_ms = None;
                 group.expire(&mut turn);
                 self.settle(&name);
+            } else if let Some(live) = self.consumers.get_mut(&name) {
+                live.scheduled_ms = None;
+                self.expire_consumer_group(&mut turn, &name);
+                self.settle(&name);
             }
         }
         if !self.stored.groups().is_empty() && self.sweep.due_ms <= now.monotonic_ms {
@@ -267,7 +364,9 @@ impl Groups {
     /// have to ask again (section 6.1, last row of the leader; the caller answers the decision's own replies).
     pub fn refused(&mut self, now: Now, group: &str) -> Decision {
         let mut turn = self.turn(now);
-        if let Some(live) = self.live.get_mut(group) {
+        if self.is_of_other_kind(group) {
+            self.live_again(&mut turn, group);
+        } else if let Some(live) = self.live.get_mut(group) {
             live.start_again(&mut turn);
             if live.is_deserted() {
                 // Its last record says more than memory now: continue from there.
@@ -300,17 +399,33 @@ impl Groups {
             group: name.clone(),
             protocol_type: self.protocol_type(name),
             state: self.state(name),
+            kind: self.kind(name).unwrap_or(GroupKind::Classic),
         };
         names.into_iter().map(line).collect()
     }
 
-    /// One group; `None` if it is absent (GR-101).
+    /// One group of the `consumer` protocol; `None` if there is none of this name (GR-102).
+    #[must_use]
+    pub fn describe_consumer(&self, group: &str) -> Option<ConsumerGroupDescription> {
+        let stored = self.stored.consumer(group)?;
+        Some(stored.describe(&self.settings))
+    }
+
+    /// Takes note of the topics there are, unless newer ones are known.
+    pub fn note_topics(&mut self, topics: &Arc<Topics>) {
+        if topics.generation() >= self.topics.generation() {
+            self.topics = Arc::clone(topics);
+        }
+    }
+
+    /// One classic group; `None` if it is absent (GR-101).
     #[must_use]
     pub fn describe(&self, group: &str) -> Option<GroupDescription> {
         if let Some(live) = self.live.get(group) {
             return Some(live.describe());
         }
-        self.exists(group).then(|| GroupDescription {
+        let is_classic = self.kind(group) == Some(GroupKind::Classic);
+        is_classic.then(|| GroupDescription {
             state: GroupState::Empty,
             protocol_type: self.protocol_type(group),
             protocol: Arc::default(),
@@ -332,10 +447,25 @@ impl Groups {
                 (None, _) => {}
             }
         }
+        for (name, live) in &self.consumers {
+            assert!(!live.is_empty(), "group {name} is live for nothing");
+            assert!(!self.live.contains_key(name), "{name} is two groups");
+            let members = self.stored.consumer(name).into_iter();
+            let members = members.flat_map(|group| group.member_ids());
+            assert!(
+                members.eq(live.members()),
+                "{name}: members without a session"
+            );
+            let deadline_ms = live.earliest_deadline_ms();
+            assert!(live.scheduled_ms <= deadline_ms && live.scheduled_ms.is_some());
+        }
         let scheduled = self.live.values().filter_map(|group| {
             let scheduled_ms = group.scheduled_ms?;
             Some((scheduled_ms, group.name()))
         });
+        let consumers = self.consumers.iter();
+        let scheduled = scheduled
+            .chain(consumers.filter_map(|(name, live)| Some((live.scheduled_ms?, name.clone()))));
         assert_eq!(scheduled.collect::<BTreeSet<_>>(), self.timers);
     }
 
@@ -349,6 +479,9 @@ impl Groups {
     }
 
     fn protocol_type(&self, group: &str) -> Arc<str> {
+        if self.stored.consumer(group).is_some() {
+            return Arc::from(GroupKind::Consumer.name());
+        }
         let live = self.live.get(group).and_then(Group::protocol_type);
         let stored = || self.stored.group(group)?.record.as_ref();
         live.or_else(|| stored().map(|record| record.protocol_type.clone()))
@@ -360,7 +493,74 @@ impl Groups {
         self.live.contains_key(group) || self.stored.group(group).is_some()
     }
 
+    /// The protocol of a group; `None` if it is absent.
+    pub(crate) fn kind(&self, group: &str) -> Option<GroupKind> {
+        if self.stored.consumer(group).is_some() {
+            return Some(GroupKind::Consumer);
+        }
+        self.exists(group).then_some(GroupKind::Classic)
+    }
+
+    pub(crate) fn topics(&self) -> Arc<Topics> {
+        Arc::clone(&self.topics)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn consumer_live(&self, group: &str) -> Option<&ConsumerLive> {
+        self.consumers.get(group)
+    }
+
+    /// The soft state of a group of the `consumer` protocol, made if it has none.
+    pub(crate) fn consumer_live_mut(&mut self, group: &Arc<str>) -> &mut ConsumerLive {
+        self.consumers.entry(group.clone()).or_default()
+    }
+
+    pub(crate) fn drop_consumer_live(&mut self, group: &str) {
+        if let Some((name, live)) = self.consumers.remove_entry(group)
+            && let Some(scheduled_ms) = live.scheduled_ms
+        {
+            self.timers.remove(&(scheduled_ms, name));
+        }
+    }
+
+    pub(crate) fn insert_live(&mut self, name: &Arc<str>, group: Group) -> &mut Group {
+        self.live.entry(name.clone()).or_insert(group)
+    }
+
+    /// Whether the live state is that of a group of the other protocol than the stored one, or of other members: what
+    /// would have made them agree was refused by the log.
+    fn is_of_other_kind(&self, group: &str) -> bool {
+        let stored = self.stored.consumer(group);
+        stored.is_some() || self.consumers.contains_key(group)
+    }
+
+    /// Makes the live state of a group from what is stored, as after a restart.
+    fn live_again(&mut self, turn: &mut Turn, group: &str) {
+        self.drop_live(group);
+        self.drop_consumer_live(group);
+        let Some((name, stored)) = self.stored.groups().get_key_value(group) else {
+            return;
+        };
+        let name = name.clone();
+        if let Some(consumer) = stored.consumer.as_ref().filter(|group| group.has_members()) {
+            let live = ConsumerLive::recovered(consumer, turn);
+            self.consumers.insert(name.clone(), live);
+        } else if let Some(record) = stored.record.as_ref()
+            && !record.members.is_empty()
+        {
+            let live = Group::recover(&name, record, self.seed, turn);
+            self.live.insert(name.clone(), live);
+        }
+        self.settle(&name);
+    }
+
     pub(crate) fn state(&self, group: &str) -> GroupState {
+        if let Some(stored) = self.stored.consumer(group) {
+            return stored.state();
+        }
         self.live.get(group).map_or(GroupState::Empty, Group::state)
     }
 
@@ -394,23 +594,41 @@ impl Groups {
 
     /// After a group was touched: forgets it if nothing is left of it, and moves its timer forward if it has to be.
     pub(crate) fn settle(&mut self, name: &str) {
+        if let Some(live) = self.consumers.get_mut(name) {
+            if live.is_empty() {
+                return self.drop_consumer_live(name);
+            }
+            let place = (Arc::from(name), live.take_wake_ms());
+            return schedule(&mut self.timers, place, &mut live.scheduled_ms);
+        }
         let Some(group) = self.live.get_mut(name) else {
             return;
         };
-        if let Some(wake_ms) = group.take_wake_ms()
-            && group
-                .scheduled_ms
-                .is_none_or(|scheduled| wake_ms < scheduled)
-        {
-            let name = group.name();
-            if let Some(scheduled_ms) = group.scheduled_ms.replace(wake_ms) {
-                self.timers.remove(&(scheduled_ms, name.clone()));
-            }
-            self.timers.insert((wake_ms, name));
-        }
+        let (name, wake_ms) = (group.name(), group.take_wake_ms());
+        schedule(
+            &mut self.timers,
+            (name.clone(), wake_ms),
+            &mut group.scheduled_ms,
+        );
         // GN-2: a group that never had a generation is not kept, whatever names clients make up. Its offsets are stored.
         if group.is_unused() {
-            self.drop_live(name);
+            self.drop_live(&name);
         }
+    }
+}
+
+/// Moves a group's place among the timers forward if it has to be.
+fn schedule(
+    timers: &mut BTreeSet<(u64, Arc<str>)>,
+    (name, wake_ms): (Arc<str>, Option<u64>),
+    scheduled: &mut Option<u64>,
+) {
+    if let Some(wake_ms) = wake_ms
+        && scheduled.is_none_or(|scheduled_ms| wake_ms < scheduled_ms)
+    {
+        if let Some(scheduled_ms) = scheduled.replace(wake_ms) {
+            timers.remove(&(scheduled_ms, name.clone()));
+        }
+        timers.insert((wake_ms, name));
     }
 }

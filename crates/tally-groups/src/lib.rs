@@ -17,18 +17,29 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod assignor;
 mod classic;
 mod command;
+mod consumer;
 mod groups;
 mod offsets;
 mod subscription;
+mod topics;
 
+pub use assignor::Assignor;
 pub use command::{
-    AbsentGroup, Command, CommitRequest, Decision, DeleteOffsetsRequest, DeleteOffsetsResponse,
-    Effect, FetchRequest, FetchResponse, FetchedOffset, FetchedTopic, HeartbeatRequest,
-    JoinRequest, JoinResponse, JoinedMember, LeaveRequest, LeaveResponse, LeavingMember,
-    LeftMember, NewMember, OffsetToCommit, ReplyTo, Response, ReturningMember, SyncRequest,
-    SyncResponse, TopicToFetch, TransactionalCommitRequest,
+    AbsentGroup, Command, CommitRequest, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse,
+    Decision, DeleteOffsetsRequest, DeleteOffsetsResponse, Effect, FetchRequest, FetchResponse,
+    FetchedOffset, FetchedTopic, HeartbeatRequest, JoinRequest, JoinResponse, JoinedMember,
+    LeaveRequest, LeaveResponse, LeavingMember, LeftMember, NewMember, OffsetToCommit, ReplyTo,
+    Response, ReturningMember, SyncRequest, SyncResponse, TopicToFetch, TransactionalCommitRequest,
 };
-pub use groups::{GroupDescription, GroupListing, GroupState, Groups, MemberDescription, Settings};
+pub use consumer::{
+    ConsumerGroupDescription, ConsumerMemberDescription, ConsumerSettings, MigrationPolicy,
+};
+pub use groups::{
+    Assignors, GroupDescription, GroupKind, GroupListing, GroupState, Groups, MemberDescription,
+    Settings,
+};
 pub use offsets::Stored;
+pub use topics::Topics;

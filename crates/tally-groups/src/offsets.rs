@@ -13,6 +13,7 @@ mod delete;
 mod fetch;
 mod retention;
 
+use crate::consumer::ConsumerGroup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tally_protocol::records::offsets_log::{GroupValue, OffsetValue, OffsetsRecord};
@@ -36,6 +37,8 @@ type Place = (Arc<str>, Arc<str>, i32);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct StoredGroup {
     pub(crate) record: Option<GroupValue>,
+    /// A group of the `consumer` protocol.
+    pub(crate) consumer: Option<Box<ConsumerGroup>>,
     pub(crate) topics: BTreeMap<Arc<str>, BTreeMap<i32, PartitionOffsets>>,
 }
 
@@ -56,6 +59,10 @@ pub(crate) struct StoredOffset {
 impl Stored {
     pub(crate) fn group(&self, group: &str) -> Option<&StoredGroup> {
         self.groups.get(group)
+    }
+
+    pub(crate) fn consumer(&self, group: &str) -> Option<&ConsumerGroup> {
+        self.groups.get(group)?.consumer.as_deref()
     }
 
     pub(crate) fn groups(&self) -> &BTreeMap<Arc<str>, StoredGroup> {
@@ -99,6 +106,15 @@ impl Stored {
             OffsetsRecord::Group { group, value: None } => {
                 if let Some(stored) = self.groups.get_mut(group) {
                     stored.record = None;
+                }
+                self.drop_if_empty(group);
+            }
+            OffsetsRecord::Consumer { group, record } => {
+                let stored = self.groups.entry(group.clone()).or_default();
+                let consumer = stored.consumer.get_or_insert_default();
+                consumer.apply(record);
+                if consumer.is_absent() {
+                    stored.consumer = None;
                 }
                 self.drop_if_empty(group);
             }
@@ -212,6 +228,10 @@ impl Stored {
         let mut pending: BTreeMap<ProducerId, BTreeSet<Place>> = BTreeMap::new();
         for (group, stored) in &self.groups {
             assert!(!stored.is_empty(), "group {group} is empty");
+            if let Some(consumer) = &stored.consumer {
+                assert!(stored.record.is_none(), "{group} is of two kinds");
+                consumer.check_invariants();
+            }
             for (topic, partitions) in &stored.topics {
                 assert!(!partitions.is_empty(), "topic {topic} of {group} is empty");
                 for (&partition, entry) in partitions {
@@ -239,7 +259,7 @@ pub(crate) enum Outcome {
 
 impl StoredGroup {
     fn is_empty(&self) -> bool {
-        self.record.is_none() && self.topics.is_empty()
+        self.record.is_none() && self.consumer.is_none() && self.topics.is_empty()
     }
 
     /// Every partition with a committed or pending offset.

@@ -160,6 +160,10 @@ pub enum ErrorCode {
     FetchSessionTopicIdError = 106,
     /// FENCED_MEMBER_EPOCH.
     FencedMemberEpoch = 110,
+    /// UNRELEASED_INSTANCE_ID.
+    UnreleasedInstanceId = 111,
+    /// UNSUPPORTED_ASSIGNOR.
+    UnsupportedAssignor = 112,
     /// STALE_MEMBER_EPOCH.
     StaleMemberEpoch = 113,
     /// MISMATCHED_ENDPOINT_TYPE.

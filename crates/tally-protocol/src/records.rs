@@ -4,6 +4,7 @@
 //! Keys begin with an int16 that says what the record is; values begin with an int16 version; a null value is a
 //! tombstone. A key or value of an unknown version is skipped by the reader, never guessed at (S-8).
 
+pub mod consumer_group;
 pub mod offsets_log;
 pub mod transaction_log;
 

@@ -26,6 +26,7 @@ use append::MarkerOrder;
 use coordinators::{Occasion, OffsetsInTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use tally_groups as groups;
 use tally_protocol::{CoordinatorEpoch, ErrorCode, Now, Offset, PartitionId, planted};
 use tally_storage::{
@@ -73,6 +74,7 @@ pub struct Shard {
     retention: retain::Pass,
     compactor: compact::Compactor,
     ordered_sessions: OrderedSessions,
+    topics: Arc<groups::Topics>,
     /// A power cut is being dealt with: a coordinator that is loaded again begins to fence again.
     fence: Option<transactions::Fence>,
 }
@@ -94,6 +96,7 @@ impl Shard {
             retention: retain::Pass::default(),
             compactor: compact::Compactor::default(),
             ordered_sessions,
+            topics: Arc::default(),
             fence: None,
         }
     }
@@ -135,6 +138,11 @@ impl Shard {
     }
 
     fn recover_hosts(&mut self, now: Now) {
+        for partition in self.partitions.values_mut() {
+            if let Hosted::Groups(groups) = &mut partition.hosted {
+                groups.note_topics(&self.topics);
+            }
+        }
         let hosts: Vec<PartitionId> = self
             .partitions
             .iter()
@@ -144,6 +152,11 @@ impl Shard {
         for id in hosts {
             self.ask_hosted(now, id, Occasion::Recovered);
         }
+    }
+
+    /// The topics there are, for groups that members join later with newer ones; before [`Shard::recovered`].
+    pub fn note_topics(&mut self, topics: Arc<groups::Topics>) {
+        self.topics = topics;
     }
 
     /// How long an idle producer is remembered from now on, milliseconds.

@@ -1,5 +1,7 @@
 //! Batches, records and the coordinators' records as columns.
 
+mod consumer_group;
+
 use tally_producer_state::{AbortedTransaction, ProducerView};
 use tally_protocol::batch::{DELETE_HORIZON_BIT, LOG_APPEND_TIME_BIT};
 use tally_protocol::compression::{CompressionError, decompress};
@@ -293,6 +295,9 @@ fn offsets(record: &RecordView<'_>) -> Value {
                 Some(value) => fields.extend(group_value(value)),
             }
             Value::Object(fields)
+        }
+        Ok(Some(OffsetsRecord::Consumer { group, record })) => {
+            Value::Object(consumer_group::fields(&group, &record))
         }
         Ok(None) => undecodable("unknown", "a type or version that is not known here"),
         Err(error) => undecodable("damaged", &error.to_string()),

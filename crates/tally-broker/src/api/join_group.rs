@@ -27,7 +27,8 @@ pub(crate) async fn handle(
     version: i16,
     request: JoinGroupRequest,
 ) -> JoinGroupResponse {
-    let request = translate(client, version, &request);
+    let mut request = translate(client, version, &request);
+    request.topics = node.metadata.topics_for_groups();
     let group = Arc::clone(&request.group);
     let size_bytes = size_bytes(&request);
     let response = match node.group(&group, Command::Join(request), size_bytes).await {
@@ -68,6 +69,7 @@ fn translate(client: &Client, version: i16, request: &JoinGroupRequest) -> JoinR
         } else {
             NewMember::Add
         },
+        topics: Arc::default(),
         returning_member: if version >= WITH_SKIP_ASSIGNMENT {
             ReturningMember::ToldToSkipAssignment
         } else {

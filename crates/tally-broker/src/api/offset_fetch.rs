@@ -142,6 +142,7 @@ async fn fetch(
         group: Arc::from(group),
         topics: topics.map(each_once),
         require_stable,
+        member: None,
     };
     match node.group(group, Command::FetchOffsets(request), 0).await {
         Ok(Response::FetchOffsets(response)) if response.error.is_none() => Ok(response.topics),

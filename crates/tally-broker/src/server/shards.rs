@@ -156,7 +156,11 @@ impl Shards {
             self.supply_producer_ids(index);
         }
         for index in 0..self.owners.len() {
-            self.run(index, |shard, now, outbox| shard.recovered(now, outbox));
+            let topics = self.metadata.topics_for_groups();
+            self.run(index, |shard, now, outbox| {
+                shard.note_topics(topics);
+                shard.recovered(now, outbox);
+            });
         }
     }
 

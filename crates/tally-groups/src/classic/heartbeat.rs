@@ -9,6 +9,8 @@ impl Groups {
     pub(crate) fn heartbeat(&mut self, turn: &mut Turn, request: &HeartbeatRequest, to: ReplyTo) {
         let code = if request.group.is_empty() {
             ErrorCode::InvalidGroupId
+        } else if self.stored().consumer(&request.group).is_some() {
+            self.classic_heartbeat(turn, request)
         } else {
             match self.live_mut(&request.group) {
                 Some(group) => group.heartbeat(turn, request),

@@ -33,6 +33,15 @@ impl Groups {
             return refuse(turn, to, error, request.member_id);
         }
         let name = request.group.clone();
+        match self.stored().consumer(&name) {
+            Some(group) if group.has_members() => {
+                let response = self.classic_join(turn, &request);
+                turn.reply(to, Response::Join(response));
+                return self.settle(&name);
+            }
+            Some(_) => self.give_way_to_classic(turn, &name),
+            None => {}
+        }
         self.live_or_new(&name).join(turn, request, to);
         self.settle(&name);
     }

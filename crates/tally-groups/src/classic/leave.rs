@@ -13,7 +13,9 @@ impl Groups {
                 members: Vec::new(),
             }
         } else {
+            let is_consumer = self.stored().consumer(&request.group).is_some();
             let codes = match self.live_mut(&request.group) {
+                _ if is_consumer => self.classic_leave(turn, &request.group, &request.members),
                 Some(group) => group.leave(turn, &request.members),
                 None => vec![ErrorCode::UnknownMemberId; request.members.len()],
             };

@@ -14,6 +14,11 @@ impl Groups {
         if request.group.is_empty() {
             return refuse(turn, to, ErrorCode::InvalidGroupId);
         }
+        if self.stored().consumer(&request.group).is_some() {
+            let response = self.classic_sync(turn, request);
+            turn.reply(to, Response::Sync(response));
+            return self.settle(&request.group);
+        }
         match self.live_mut(&request.group) {
             Some(group) => group.sync(turn, request, to),
             None => refuse(turn, to, ErrorCode::UnknownMemberId),

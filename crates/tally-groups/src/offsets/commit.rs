@@ -5,6 +5,7 @@
 use crate::command::{
     AbsentGroup, CommitRequest, OffsetToCommit, ReplyTo, Response, TransactionalCommitRequest,
 };
+use crate::consumer::{CommitKind, ConsumerCommitter};
 use crate::groups::{GroupState, Groups, Turn};
 use std::sync::Arc;
 use tally_protocol::ErrorCode;
@@ -18,6 +19,14 @@ struct Committer<'a> {
 }
 
 impl Committer<'_> {
+    fn of_consumer(&self) -> ConsumerCommitter<'_> {
+        ConsumerCommitter {
+            member_id: self.member_id,
+            instance_id: self.instance_id,
+            epoch: self.generation,
+        }
+    }
+
     /// No member at all: a client that assigns its partitions itself, or a producer without group metadata.
     fn is_anonymous(&self) -> bool {
         self.generation < 0 && self.member_id.is_empty() && self.instance_id.is_none()
@@ -35,9 +44,14 @@ impl Groups {
             AbsentGroup::IllegalGeneration => ErrorCode::IllegalGeneration,
             AbsentGroup::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         };
-        let checked = self
-            .check_committer(&request.group, &committer, absent)
-            .and_then(|()| self.check_plain(&request.group, &committer));
+        let knows_epochs = request.on_absent_group == AbsentGroup::GroupIdNotFound;
+        let kind = CommitKind::Plain { knows_epochs };
+        let checked = match self.stored().consumer(&request.group) {
+            Some(group) => group.check_commit(&committer.of_consumer(), kind, &request.offsets),
+            None => self
+                .check_committer(&request.group, &committer, absent)
+                .and_then(|()| self.check_plain(&request.group, &committer)),
+        };
         if let Err(code) = checked {
             let codes = vec![code; request.offsets.len()];
             return turn.reply(to, Response::CommitOffsets(codes));
@@ -67,6 +81,9 @@ impl Groups {
         };
         let checked = if request.group.is_empty() {
             Err(ErrorCode::InvalidGroupId) // O-1
+        } else if let Some(group) = self.stored().consumer(&request.group) {
+            let kind = CommitKind::Transactional;
+            group.check_commit(&committer.of_consumer(), kind, &request.offsets)
         } else {
             self.check_committer(&request.group, &committer, ErrorCode::IllegalGeneration)
         };
@@ -112,7 +129,10 @@ impl Groups {
             // Section 7.6: this is what keeps a client without membership from committing into a live group.
             _ if committer.is_anonymous() => Err(ErrorCode::UnknownMemberId),
             GroupState::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
-            GroupState::PreparingRebalance | GroupState::Stable => Ok(()),
+            GroupState::PreparingRebalance
+            | GroupState::Stable
+            | GroupState::Assigning
+            | GroupState::Reconciling => Ok(()),
         }
     }
 }

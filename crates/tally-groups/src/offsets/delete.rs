@@ -56,6 +56,9 @@ impl Groups {
         if !self.exists(group) {
             return Err(ErrorCode::GroupIdNotFound);
         }
+        if let Some(consumer) = self.stored().consumer(group) {
+            return Ok(Subscriptions::Topics(consumer.subscribed_topics()));
+        }
         match self.live(group) {
             Some(live) if live.state() != GroupState::Empty => {
                 if live.is_consumer() {
@@ -100,6 +103,7 @@ impl Groups {
                 push_tombstones(turn, group, stored);
             }
             self.drop_live(group);
+            self.drop_consumer_live(group);
             ErrorCode::None
         };
         turn.reply(to, Response::DeleteGroup(code));
@@ -132,6 +136,12 @@ fn has_offset_of_other_topic(entry: &PartitionOffsets, topic_id: TopicId) -> boo
 fn push_tombstones(turn: &mut Turn, group: &Arc<str>, stored: &StoredGroup) {
     for (topic, partition, _) in stored.offsets() {
         turn.records.push(tombstone(group, topic, partition));
+    }
+    for record in stored.consumer.iter().flat_map(|group| group.tombstones()) {
+        turn.records.push(OffsetsRecord::Consumer {
+            group: group.clone(),
+            record,
+        });
     }
     if stored.record.is_some() {
         turn.records.push(OffsetsRecord::Group {

@@ -11,6 +11,13 @@ use tally_protocol::{ErrorCode, TopicId};
 impl Groups {
     pub(crate) fn fetch_offsets(&self, turn: &mut Turn, request: FetchRequest, to: ReplyTo) {
         let stored = self.stored().group(&request.group);
+        let consumer = stored.and_then(|stored| stored.consumer.as_ref());
+        if let (Some(consumer), Some((member_id, epoch))) = (consumer, &request.member)
+            && let Err(error) = consumer.check_fetch(member_id, *epoch)
+        {
+            let topics = Vec::new();
+            return turn.reply(to, Response::FetchOffsets(FetchResponse { error, topics }));
+        }
         let topics = match request.topics {
             Some(topics) => topics
                 .into_iter()

@@ -98,8 +98,18 @@ impl Groups {
                 kept = true;
             }
         }
-        let in_use = self.live(group).is_some_and(|live| !live.is_deserted());
+        let in_use = self.live(group).is_some_and(|live| !live.is_deserted())
+            || stored
+                .consumer
+                .as_ref()
+                .is_some_and(|group| group.has_members());
         if !kept && !in_use {
+            for record in stored.consumer.iter().flat_map(|group| group.tombstones()) {
+                turn.records.push(OffsetsRecord::Consumer {
+                    group: group.clone(),
+                    record,
+                });
+            }
             if stored.record.is_some() {
                 turn.records.push(OffsetsRecord::Group {
                     group: group.clone(),
@@ -113,6 +123,12 @@ impl Groups {
 
     /// GR-90; `None`: nothing of this group is looked at.
     fn expiry_rule(&self, group: &str, stored: &StoredGroup) -> Option<ExpiryRule> {
+        if let Some(consumer) = &stored.consumer {
+            return Some(ExpiryRule {
+                empty_since_ms: None,
+                held: Subscriptions::Topics(consumer.subscribed_topics()),
+            });
+        }
         let nothing_held = Subscriptions::Topics(BTreeSet::new());
         match self.state(group) {
             GroupState::Empty => Some(ExpiryRule {
@@ -131,7 +147,10 @@ impl Groups {
                     held: live.subscriptions(),
                 })
             }
-            GroupState::PreparingRebalance | GroupState::CompletingRebalance => None,
+            GroupState::PreparingRebalance
+            | GroupState::CompletingRebalance
+            | GroupState::Assigning
+            | GroupState::Reconciling => None,
         }
     }
 }

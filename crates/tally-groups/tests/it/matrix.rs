@@ -67,6 +67,7 @@ fn code_of(response: &Response) -> i16 {
         Response::Join(response) => response.error,
         Response::Sync(response) => response.error,
         Response::Heartbeat(code) | Response::DeleteGroup(code) => *code,
+        Response::ConsumerHeartbeat(response) => response.error,
         Response::Leave(response) => response.members[0].error,
         Response::CommitOffsets(codes) | Response::CommitTransactionalOffsets(codes) => codes[0],
         Response::FetchOffsets(response) => response.error,
@@ -222,6 +223,7 @@ fn reads_and_deletions() {
             group: Arc::from("g"),
             topics: Some(vec![topic]),
             require_stable: true,
+            member: None,
         })
     };
     check("fetch", fetch, [Code(0); 5]);

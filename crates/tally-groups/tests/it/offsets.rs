@@ -15,6 +15,7 @@ fn fetch_all(world: &mut World, require_stable: bool) -> Vec<FetchedTopic> {
         group: Arc::from("g"),
         topics: None,
         require_stable,
+        member: None,
     };
     match world.ask(Command::FetchOffsets(request)) {
         Response::FetchOffsets(response) => response.topics,
@@ -33,6 +34,7 @@ fn fetch_by_id(world: &mut World, topic_id: TopicId) -> i64 {
         group: Arc::from("g"),
         topics: Some(vec![topic]),
         require_stable: true,
+        member: None,
     };
     match world.ask(Command::FetchOffsets(request)) {
         Response::FetchOffsets(response) => response.topics[0].partitions[0].offset,

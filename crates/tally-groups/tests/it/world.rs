@@ -4,10 +4,11 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tally_groups::{
-    AbsentGroup, Command, CommitRequest, Decision, Effect, FetchRequest, FetchedOffset, Groups,
-    HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeavingMember, NewMember,
-    OffsetToCommit, ReplyTo, Response, ReturningMember, Settings, SyncRequest, SyncResponse,
-    TopicToFetch, TransactionalCommitRequest,
+    AbsentGroup, Command, CommitRequest, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse,
+    ConsumerSettings, Decision, Effect, FetchRequest, FetchedOffset, Groups, HeartbeatRequest,
+    JoinRequest, JoinResponse, LeaveRequest, LeavingMember, NewMember, OffsetToCommit, ReplyTo,
+    Response, ReturningMember, Settings, SyncRequest, SyncResponse, TopicToFetch, Topics,
+    TransactionalCommitRequest,
 };
 use tally_protocol::records::offsets_log::OffsetsRecord;
 use tally_protocol::{ErrorCode, Now, Offset, ProducerEpoch, ProducerId, TopicId};
@@ -25,6 +26,7 @@ pub(crate) enum Entry {
 pub(crate) struct World {
     pub(crate) groups: Groups,
     pub(crate) log: Vec<Entry>,
+    pub(crate) topics: Arc<Topics>,
     settings: Settings,
     monotonic_ms: u64,
     asked: u64,
@@ -37,6 +39,10 @@ pub(crate) struct Asked(u64);
 
 pub(crate) fn settings() -> Settings {
     Settings {
+        consumer: ConsumerSettings {
+            assignment_interval_ms: 0,
+            ..ConsumerSettings::default()
+        },
         initial_rebalance_delay_ms: 0,
         ..Settings::default()
     }
@@ -51,6 +57,7 @@ impl World {
         let mut world = World {
             groups: Groups::new(settings, 7),
             log: Vec::new(),
+            topics: Arc::default(),
             settings,
             monotonic_ms: 1_000,
             asked: 0,
@@ -146,6 +153,7 @@ impl World {
             "hard state equals the replay of the log"
         );
         self.groups = groups;
+        self.groups.note_topics(&self.topics);
         let decision = self.groups.recovered(self.now());
         self.perform(decision, None);
     }
@@ -177,8 +185,32 @@ impl World {
         self.reply(asked).expect("it is answered at once")
     }
 
+    /// The topics from now on, each with its number of partitions; the first letter is the id.
+    pub(crate) fn set_topics(&mut self, topics: &[(&str, i32)]) {
+        let topics = topics.iter();
+        let topics = topics.map(|(name, count)| (Arc::from(*name), topic_id(name), *count));
+        self.topics = Arc::new(Topics::new(self.topics.generation() + 1, topics));
+    }
+
+    /// ConsumerGroupHeartbeat, with the topics there are.
+    #[track_caller]
+    pub(crate) fn beat(&mut self, request: ConsumerHeartbeatRequest) -> ConsumerHeartbeatResponse {
+        let request = ConsumerHeartbeatRequest {
+            topics: Arc::clone(&self.topics),
+            ..request
+        };
+        match self.ask(Command::ConsumerHeartbeat(Box::new(request))) {
+            Response::ConsumerHeartbeat(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn join(&mut self, request: JoinRequest) -> JoinResponse {
+        let request = JoinRequest {
+            topics: Arc::clone(&self.topics),
+            ..request
+        };
         let asked = self.send(Command::Join(request));
         self.joined(asked)
     }
@@ -268,6 +300,7 @@ impl World {
             group: Arc::from("g"),
             topics: Some(vec![topic]),
             require_stable,
+            member: None,
         });
         match self.ask(command) {
             Response::FetchOffsets(mut response) => response.topics.remove(0).partitions.remove(0),
@@ -304,6 +337,9 @@ impl World {
     }
 
     pub(crate) fn state(&self) -> &'static str {
+        if let Some(description) = self.groups.describe_consumer("g") {
+            return description.state.name();
+        }
         self.groups
             .describe("g")
             .map_or("absent", |description| description.state.name())
@@ -331,6 +367,38 @@ pub(crate) fn join(member_id: &str) -> JoinRequest {
         new_member: NewMember::Add,
         returning_member: ReturningMember::ToldToSkipAssignment,
         new_member_id: Arc::from(member_id),
+        topics: Arc::default(),
+    }
+}
+
+/// The id of a topic of this name.
+pub(crate) fn topic_id(name: &str) -> TopicId {
+    let mut id = [0; 16];
+    let bytes = name.as_bytes();
+    id[..bytes.len()].copy_from_slice(bytes);
+    TopicId(id)
+}
+
+/// A heartbeat of group `g` that says nothing new.
+pub(crate) fn beat(member_id: &str, member_epoch: i32) -> ConsumerHeartbeatRequest {
+    ConsumerHeartbeatRequest {
+        group: Arc::from("g"),
+        member_id: Arc::from(member_id),
+        member_epoch,
+        instance_id: None,
+        rack_id: None,
+        client_id: Arc::from("c"),
+        client_host: Arc::from("/127.0.0.1"),
+        rebalance_timeout_ms: -1,
+        subscribed_topics: None,
+        subscribed_regex: None,
+        assignor: None,
+        owned: None,
+        topics: Arc::default(),
+        settings: ConsumerSettings {
+            assignment_interval_ms: 0,
+            ..ConsumerSettings::default()
+        },
     }
 }
 

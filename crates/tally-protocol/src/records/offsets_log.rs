@@ -4,10 +4,12 @@
 //! |---|---|---|---|
 //! | 0, 1 | committed offset of (group, topic, partition) | 4 (flexible), or 1 when it has an expiry of its own | 0 to 4 |
 //! | 2 | classic group | 3 | 0 to 4 |
+//! | 3, 5 to 8, 16 | a group of the `consumer` protocol: [`super::consumer_group`] | 0 | 0 |
 //!
 //! Keys are never flexible. Other key types are skipped.
 
 use super::RecordError;
+use super::consumer_group::ConsumerGroupRecord;
 use crate::ids::TopicId;
 use crate::wire::{
     Reader, put_array_length, put_bytes, put_no_tagged_fields, put_nullable_string, put_string,
@@ -50,6 +52,13 @@ pub enum OffsetsRecord {
         group: Arc<str>,
         /// Its last stable generation; `None` is a tombstone.
         value: Option<GroupValue>,
+    },
+    /// A piece of a group of the `consumer` protocol.
+    Consumer {
+        /// The group.
+        group: Arc<str>,
+        /// Which piece.
+        record: ConsumerGroupRecord,
     },
 }
 
@@ -133,6 +142,17 @@ impl OffsetsRecord {
                 put_string(&mut out, false, group);
                 out
             }
+            OffsetsRecord::Consumer { group, record } => record.encode_key(group),
+        }
+    }
+
+    /// The group it is of.
+    #[must_use]
+    pub fn group(&self) -> &Arc<str> {
+        match self {
+            OffsetsRecord::Offset { group, .. }
+            | OffsetsRecord::Group { group, .. }
+            | OffsetsRecord::Consumer { group, .. } => group,
         }
     }
 
@@ -142,6 +162,7 @@ impl OffsetsRecord {
         match self {
             OffsetsRecord::Offset { value, .. } => value.as_ref().map(OffsetValue::encode),
             OffsetsRecord::Group { value, .. } => value.as_ref().map(GroupValue::encode),
+            OffsetsRecord::Consumer { record, .. } => record.encode_value(),
         }
     }
 
@@ -170,7 +191,10 @@ impl OffsetsRecord {
                 };
                 Ok(Some(OffsetsRecord::Group { group, value }))
             }
-            _ => Ok(None),
+            kind => {
+                let read = ConsumerGroupRecord::decode(kind, key, value)?;
+                Ok(read.map(|(group, record)| OffsetsRecord::Consumer { group, record }))
+            }
         }
     }
 }
@@ -524,7 +548,11 @@ mod tests {
 
     #[test]
     fn unknown_types_and_versions_are_skipped() {
-        assert_eq!(OffsetsRecord::decode(&[0, 3, 0, 0], None), Ok(None));
+        for kind in [4, 9, 15, 17, 255] {
+            assert_eq!(OffsetsRecord::decode(&[0, kind, 0, 0], None), Ok(None));
+        }
+        let key = [0, 3, 0, 1, b'g'];
+        assert_eq!(OffsetsRecord::decode(&key, Some(&[0, 1, 9])), Ok(None));
         let key = offset_record(None).encode_key();
         assert_eq!(OffsetsRecord::decode(&key, Some(&[0, 5])), Ok(None));
     }

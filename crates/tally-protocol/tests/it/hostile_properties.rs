@@ -57,7 +57,7 @@ proptest! {
     }
 
     #[test]
-    fn internal_records(key in bytes(60), value in bytes(200), version in 0u8..5, kind in 0u8..4) {
+    fn internal_records(key in bytes(60), value in bytes(200), version in 0u8..5, kind in 0u8..18) {
         let key = [&[0, kind][..], &key].concat();
         let value = [&[0, version][..], &value].concat();
         drop(OffsetsRecord::decode(&key, Some(&value)));

@@ -7,6 +7,7 @@ use crate::message::{Outgoing, PartitionSettings, ReplyTo, ShardReply, Transacti
 use crate::partition::{Bounds, Partition};
 use crate::waiting::Held;
 use bytes::BytesMut;
+use std::collections::BTreeSet;
 use tally_groups as groups;
 use tally_producer_state::{Guard, Verdict};
 use tally_protocol::ids::to_usize;
@@ -351,11 +352,15 @@ impl Shard {
             ..
         }) = self.partitions.get_mut(&id)
         {
-            for record in &decision.records {
-                if let OffsetsRecord::Group { group, .. } = record {
-                    // Starting over writes nothing: the next record comes with the next assignment.
-                    effects.extend(core.refused(now, group).effects);
+            let of_groups = decision.records.iter().filter_map(|record| match record {
+                OffsetsRecord::Group { group, .. } | OffsetsRecord::Consumer { group, .. } => {
+                    Some(group)
                 }
+                OffsetsRecord::Offset { .. } => None,
+            });
+            for group in of_groups.collect::<BTreeSet<_>>() {
+                // Starting over writes nothing: the next record comes with the next assignment.
+                effects.extend(core.refused(now, group).effects);
             }
         }
         for effect in effects {
@@ -470,6 +475,7 @@ fn is_synced_in_commit(response: &groups::Response) -> bool {
         groups::Response::Join(_)
         | groups::Response::Sync(_)
         | groups::Response::Heartbeat(_)
+        | groups::Response::ConsumerHeartbeat(_)
         | groups::Response::Leave(_)
         | groups::Response::CommitTransactionalOffsets(_) => false,
     }

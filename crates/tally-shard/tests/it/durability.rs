@@ -141,6 +141,7 @@ pub(crate) fn fetch_offset(require_stable: bool) -> impl FnOnce(ReplyTo) -> Shar
         group: Arc::from("g"),
         topics: None,
         require_stable,
+        member: None,
     }))
 }
 

@@ -14,6 +14,7 @@ pub(crate) fn join() -> JoinRequest {
         group: Arc::from("g"),
         member_id: Arc::default(),
         new_member_id: Arc::from("m"),
+        topics: Arc::default(),
         instance_id: None,
         client_id: Arc::from("c"),
         client_host: Arc::from("/h"),

@@ -493,6 +493,7 @@ pub(crate) fn committed(world: &mut World, group: &str, partition: i32) -> Check
             partitions: vec![partition],
         }]),
         require_stable: false,
+        member: None,
     });
     let reply = world.ask_now(id, |to| ShardMessage::Group {
         command: command.clone(),

@@ -149,9 +149,7 @@ impl Decisions {
                 id
             }
             Role::Offsets => match OffsetsRecord::decode(key, record.value).map_err(damaged)? {
-                Some(OffsetsRecord::Offset { group, .. } | OffsetsRecord::Group { group, .. }) => {
-                    group
-                }
+                Some(record) => Arc::clone(record.group()),
                 None => return Ok(()),
             },
         };

@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
 
+use crate::commands::cluster::ClusterCommand;
+use crate::commands::consume::Consume;
+use crate::commands::explain::Explain;
 use crate::commands::group::Group;
 use crate::commands::produce::Produce;
 use crate::commands::topic::Topic;
@@ -46,6 +49,22 @@ enum Subcommands {
     Group(Box<Group>),
     /// Write records, one a line
     Produce(Box<Produce>),
+    /// Read records, to the end or on and on
+    Consume(Box<Consume>),
+    /// The cluster: what it is and promises, its brokers, features and configuration
+    Cluster(Box<ClusterCommand>),
+    /// Say what an error, a property, a state or a code of the log means, and what to do
+    Explain(Explain),
+    /// Print what a shell needs to complete these commands
+    Completion(Completion),
+}
+
+/// The flags of `tally completion`.
+#[derive(Args, Debug)]
+struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
 }
 
 #[derive(Subcommand, Debug)]
@@ -70,6 +89,14 @@ pub(crate) enum Chosen {
     Group(Box<Group>),
     /// `tally produce`.
     Produce(Box<Produce>),
+    /// `tally consume`.
+    Consume(Box<Consume>),
+    /// `tally cluster`.
+    Cluster(Box<ClusterCommand>),
+    /// `tally explain`.
+    Explain(Explain),
+    /// `tally completion`: the script.
+    Completion(Vec<u8>),
 }
 
 /// The flags of `tally dump`.
@@ -228,6 +255,14 @@ fn chosen(command: Command) -> Chosen {
         Some(Subcommands::Txn(txn)) => Chosen::Txn(txn),
         Some(Subcommands::Group(group)) => Chosen::Group(group),
         Some(Subcommands::Produce(produce)) => Chosen::Produce(produce),
+        Some(Subcommands::Consume(consume)) => Chosen::Consume(consume),
+        Some(Subcommands::Cluster(cluster)) => Chosen::Cluster(cluster),
+        Some(Subcommands::Explain(explain)) => Chosen::Explain(explain),
+        Some(Subcommands::Completion(Completion { shell })) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Command::command(), "tally", &mut script);
+            Chosen::Completion(script)
+        }
         None => Chosen::Serve(Box::new(command.serve)),
     }
 }
@@ -267,8 +302,6 @@ impl Serve {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[track_caller]

@@ -4,7 +4,12 @@
 //! Exit codes, an interface: 0 done, 1 the check found a problem, 2 usage, 3 cannot connect, 4 not authorised, 5 timed out,
 //! 6 refused by the state of things.
 
+pub(crate) mod cluster;
+mod configs;
+pub(crate) mod consume;
+pub(crate) mod explain;
 pub(crate) mod group;
+mod interrupt;
 mod place;
 pub(crate) mod produce;
 mod record_format;

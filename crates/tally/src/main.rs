@@ -29,5 +29,12 @@ fn main() -> ExitCode {
         args::Chosen::Txn(txn) => commands::txn::run(&txn),
         args::Chosen::Group(group) => commands::group::run(&group),
         args::Chosen::Produce(produce) => commands::produce::run(&produce),
+        args::Chosen::Consume(consume) => commands::consume::run(&consume),
+        args::Chosen::Cluster(cluster) => commands::cluster::run(&cluster),
+        args::Chosen::Explain(explain) => commands::explain::run(&explain),
+        args::Chosen::Completion(script) => {
+            output::print_bytes(&script);
+            ExitCode::SUCCESS
+        }
     }
 }

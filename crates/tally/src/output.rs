@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Writes lines for a person. A closed standard output is no reason to stop serving.
 pub(crate) fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// Writes bytes as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     if let Err(error) = written {
         tracing::debug!(%error, "standard output is closed");
     }
@@ -174,6 +177,42 @@ impl Value {
     }
 }
 
+/// Says on standard error what is worth a word, unless `-q` was given.
+pub(crate) fn note(text: &str) {
+    if !is_quiet() {
+        complain(text);
+    }
+}
+
+/// Bytes on standard output, as they are.
+pub(crate) struct Raw {
+    out: BufWriter<Stdout>,
+    closed: bool,
+}
+
+impl Raw {
+    pub(crate) fn new() -> Raw {
+        Raw {
+            out: BufWriter::new(io::stdout()),
+            closed: false,
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.closed |= self.out.write_all(bytes).is_err();
+    }
+
+    /// Hands over what was written.
+    pub(crate) fn flush(&mut self) {
+        self.closed |= self.out.flush().is_err();
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
 /// Rows on standard output, written as they come. The first column is their kind; rows of one kind have the same columns.
 pub(crate) struct Rows {
     format: Format,
@@ -288,6 +327,11 @@ impl Rows {
         }
         align(&mut text, kind, cells.iter().zip(widths.clone()));
         text
+    }
+
+    /// Hands over what was written.
+    pub(crate) fn flush(&mut self) {
+        self.closed |= self.out.flush().is_err();
     }
 
     /// Ends the output.

@@ -196,6 +196,15 @@ impl Cluster {
         first.ok_or_else(|| Failure::Unable("the cluster has no brokers".to_owned()))
     }
 
+    /// Asks the broker that answered first, in a version that is at most `newest`.
+    pub(crate) fn call_any<R: Request>(
+        &mut self,
+        newest: i16,
+        request: &R,
+    ) -> Result<R::Response, Failure> {
+        self.bootstrap.call(newest, request)
+    }
+
     /// Asks one broker, in a version that is at most `newest`.
     pub(crate) fn call<R: Request>(
         &mut self,

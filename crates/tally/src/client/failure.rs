@@ -3,6 +3,7 @@
 use std::io;
 
 use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 
 /// Exit code: the check found a problem.
 pub(crate) const EXIT_PROBLEM: u8 = 1;
@@ -75,6 +76,18 @@ pub(crate) fn check(what: impl Into<String>, code: i16) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::refused(what, code))
+    }
+}
+
+/// The same, with what the broker says to it, if it says something.
+pub(crate) fn check_told(
+    what: impl Into<String>,
+    code: i16,
+    message: Option<StrBytes>,
+) -> Result<(), Failure> {
+    match message {
+        Some(message) if !message.is_empty() => check(format!("{}: {message}", what.into()), code),
+        _ => check(what, code),
     }
 }
 

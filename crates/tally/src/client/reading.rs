@@ -160,6 +160,11 @@ impl Fetched {
         Ok(next)
     }
 
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     fn broken(&self, at: i64, error: &dyn std::fmt::Display) -> Failure {
         let (topic, partition) = (&self.topic, self.partition);
         Failure::Unable(format!(

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::ask::{assigned, offsets};
 use super::{Common, finish};
 
 /// `tally group`.

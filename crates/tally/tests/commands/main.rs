@@ -1,5 +1,8 @@
 //! The commands that ask a running cluster, against the real binary: what people see, what programs get, how they end.
 
+mod cluster;
+mod consume;
+mod explain;
 mod group;
 mod produce;
 mod topic;

@@ -193,7 +193,7 @@ fn classic(row: ClassicGroup, coordinator: i32) -> Described {
 
 /// The partitions in an assignment that the leader of a classic group of consumers wrote. Nothing if it can't be read: the
 /// bytes are a client's.
-fn assigned(bytes: &[u8]) -> Vec<Place> {
+pub(crate) fn assigned(bytes: &[u8]) -> Vec<Place> {
     let mut places = Vec::new();
     let mut read = || -> Result<(), Malformed> {
         let mut reader = Reader::new(bytes);
@@ -223,36 +223,43 @@ fn places_of(topic: String, partitions: &[i32]) -> impl Iterator<Item = Place> {
     })
 }
 
-/// What a group has committed.
+/// What a group has committed: partitions, offsets (-1: none) and errors. With `is_stable` a partition that an open transaction
+/// commits to has error 88 and no offset.
+pub(crate) fn offsets(
+    cluster: &mut Cluster,
+    group: &str,
+    is_stable: bool,
+) -> Result<Vec<(Place, i64, i16)>, Failure> {
+    let broker = cluster.group_coordinator(group)?;
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_topics(None)
+        .with_require_stable(is_stable);
+    let answer = cluster.call(broker, OFFSET_FETCH_NEWEST, &request)?;
+    check(format!("group {group}"), answer.error_code)?;
+    let rows = answer.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|row| {
+            let place = Place {
+                topic: topic.name.to_string(),
+                partition: row.partition_index,
+            };
+            (place, row.committed_offset, row.error_code)
+        })
+    });
+    Ok(rows.collect())
+}
+
+/// What a group has committed, and what an open transaction will change.
 pub(super) fn committed(
     cluster: &mut Cluster,
     group: &str,
 ) -> Result<BTreeMap<Place, Committed>, Failure> {
-    let broker = cluster.group_coordinator(group)?;
-    let mut fetch = |require_stable: bool| -> Result<Vec<(Place, i64, i16)>, Failure> {
-        let request = OffsetFetchRequest::default()
-            .with_group_id(GroupId(text(group)))
-            .with_topics(None)
-            .with_require_stable(require_stable);
-        let answer = cluster.call(broker, OFFSET_FETCH_NEWEST, &request)?;
-        check(format!("group {group}"), answer.error_code)?;
-        let rows = answer.topics.iter().flat_map(|topic| {
-            topic.partitions.iter().map(|row| {
-                let place = Place {
-                    topic: topic.name.to_string(),
-                    partition: row.partition_index,
-                };
-                (place, row.committed_offset, row.error_code)
-            })
-        });
-        Ok(rows.collect())
-    };
-    let pending: BTreeSet<Place> = fetch(true)?
+    let pending: BTreeSet<Place> = offsets(cluster, group, true)?
         .into_iter()
         .filter_map(|(place, _, code)| (code == PENDING).then_some(place))
         .collect();
     let mut committed = BTreeMap::new();
-    for (place, offset, code) in fetch(false)? {
+    for (place, offset, code) in offsets(cluster, group, false)? {
         check(format!("group {group}, {place}"), code)?;
         let is_pending = pending.contains(&place);
         let offset = (offset >= 0).then_some(offset);

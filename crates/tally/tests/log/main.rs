@@ -16,6 +16,7 @@ mod hostile;
 mod isolation;
 mod list_offsets;
 mod metadata;
+mod monitors;
 mod produce;
 mod retention;
 mod security;

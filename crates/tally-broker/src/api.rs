@@ -13,6 +13,8 @@ mod alter_replica_log_dirs;
 mod altering;
 mod api_versions;
 mod client_quotas;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delegation_tokens;
@@ -435,6 +437,7 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::SYNC_GROUP
         | api_table::HEARTBEAT
         | api_table::LEAVE_GROUP
+        | api_table::CONSUMER_GROUP_HEARTBEAT
         | api_table::OFFSET_COMMIT
         | api_table::OFFSET_FETCH => groups(node, client, head, body).await,
         api_table::INIT_PRODUCER_ID
@@ -451,6 +454,7 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::DESCRIBE_CLUSTER => administration(node, head, body).await,
         api_table::LIST_GROUPS
         | api_table::DESCRIBE_GROUPS
+        | api_table::CONSUMER_GROUP_DESCRIBE
         | api_table::DELETE_GROUPS
         | api_table::OFFSET_DELETE
         | api_table::LIST_TRANSACTIONS
@@ -506,6 +510,12 @@ async fn groups(node: &Node, client: &Client, head: &RequestHead, body: Bytes) -
         }
         api_table::LEAVE_GROUP => {
             serve(head, body, async |q| leave_group::handle(node, v, q).await).await
+        }
+        api_table::CONSUMER_GROUP_HEARTBEAT => {
+            serve(head, body, async |q| {
+                consumer_group_heartbeat::handle(node, client, v, q).await
+            })
+            .await
         }
         api_table::OFFSET_COMMIT => {
             serve(head, body, async |q| {
@@ -600,6 +610,12 @@ async fn coordination(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
         api_table::DESCRIBE_GROUPS => {
             serve(head, body, async |q| {
                 describe_groups::handle(node, v, q).await
+            })
+            .await
+        }
+        api_table::CONSUMER_GROUP_DESCRIBE => {
+            serve(head, body, async |q| {
+                consumer_group_describe::handle(node, v, q).await
             })
             .await
         }

@@ -393,6 +393,10 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             max_size: config.group_max_size,
             offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+            consumer: config.consumer_groups,
+            consumer_max_size: config.group_consumer_max_size,
+            assignors: config.group_consumer_assignors,
+            migration_policy: config.group_consumer_migration_policy,
             ..groups::Settings::default()
         },
         coordinator_epoch: metadata.coordinator_epoch(),

@@ -7,6 +7,7 @@
 //! From: user-experience of properties (Kafka's names and defaults), log-and-fetch rules 12 and 13, groups rule 14.
 
 mod address;
+mod consumer_groups;
 mod describe;
 mod dynamic;
 mod environment;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::address::Address;
+pub(crate) use self::consumer_groups::of_group as consumer_settings_of;
 pub use self::describe::{
     ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_cluster_defaults,
     describe_resource, describe_topic,
@@ -42,6 +44,7 @@ pub use self::topic::{
 pub use self::values::Values;
 
 use self::property::Status;
+use tally_groups as groups;
 
 /// How properties are given at start, the weakest first: of one property the strongest counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -277,6 +280,14 @@ pub struct BrokerConfig {
     pub group_initial_rebalance_delay_ms: i32,
     /// Most members of a group.
     pub group_max_size: usize,
+    /// What holds for a group of the `consumer` protocol that has no numbers of its own.
+    pub consumer_groups: groups::ConsumerSettings,
+    /// Most members of a group of the `consumer` protocol.
+    pub group_consumer_max_size: usize,
+    /// The assignors that members may ask for.
+    pub group_consumer_assignors: groups::Assignors,
+    /// Whether a group with members may change its protocol.
+    pub group_consumer_migration_policy: groups::MigrationPolicy,
     /// Longest metadata of a committed offset.
     pub offset_metadata_max_bytes: usize,
     /// Partitions of `__consumer_offsets` when it is created.
@@ -372,6 +383,10 @@ impl BrokerConfig {
             group_max_session_timeout_ms: values.int("group.max.session.timeout.ms"),
             group_initial_rebalance_delay_ms: values.int("group.initial.rebalance.delay.ms"),
             group_max_size: values.unsigned("group.max.size"),
+            consumer_groups: consumer_groups::defaults(&values),
+            group_consumer_max_size: values.unsigned("group.consumer.max.size"),
+            group_consumer_assignors: consumer_groups::assignors(&values),
+            group_consumer_migration_policy: consumer_groups::migration_policy(&values),
             offset_metadata_max_bytes: values.unsigned("offset.metadata.max.bytes"),
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),

@@ -795,6 +795,11 @@ fn new_topic_id(random: &mut Random, is_free: impl Fn(TopicId) -> bool) -> Topic
     }
 }
 
+/// A random uuid as 22 characters of base64url.
+pub(crate) fn new_uuid_text() -> String {
+    names::base64url(random::uuid(&mut system_random()))
+}
+
 /// A cluster id that no command line takes for a flag.
 fn new_cluster_id(random: &mut Random) -> String {
     loop {

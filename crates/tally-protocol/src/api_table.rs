@@ -127,6 +127,10 @@ pub const DESCRIBE_PRODUCERS: i16 = 61;
 pub const DESCRIBE_TRANSACTIONS: i16 = 65;
 /// Key of ListTransactions.
 pub const LIST_TRANSACTIONS: i16 = 66;
+/// Key of ConsumerGroupHeartbeat.
+pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+/// Key of ConsumerGroupDescribe.
+pub const CONSUMER_GROUP_DESCRIBE: i16 = 69;
 /// Key of ListConfigResources.
 pub const LIST_CONFIG_RESOURCES: i16 = 74;
 /// Key of DescribeTopicPartitions.
@@ -252,6 +256,8 @@ pub static APIS: &[Api] = &[
     api(DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
     api(DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0, 0),
     api(LIST_TRANSACTIONS, "ListTransactions", 0, 2, 0),
+    api(CONSUMER_GROUP_HEARTBEAT, "ConsumerGroupHeartbeat", 0, 1, 0),
+    api(CONSUMER_GROUP_DESCRIBE, "ConsumerGroupDescribe", 0, 1, 0),
     api(LIST_CONFIG_RESOURCES, "ListConfigResources", 0, 1, 0),
     api(
         DESCRIBE_TOPIC_PARTITIONS,
@@ -357,7 +363,7 @@ mod tests {
             assert!(api.listed_max(false) <= api.listed_max(true));
             assert_eq!(api.listed_max(true), api.max);
         }
-        for key in [-1, 4, 5, 6, 7, 68, 69, 71, 72, 200, i16::MAX, i16::MIN] {
+        for key in [-1, 4, 5, 6, 7, 67, 70, 71, 72, 200, i16::MAX, i16::MIN] {
             assert_eq!(lookup(key), None, "{key}");
         }
     }

@@ -242,6 +242,19 @@ static LIST_TRANSACTIONS: &[Field] = &[
     I64.since(1),
     TEXT.since(2),
 ];
+static CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
+    TEXT,
+    TEXT,
+    I32,
+    TEXT,
+    TEXT,
+    I32,
+    TEXTS,
+    TEXT.since(1),
+    TEXT,
+    array(&[UUID, I32S]),
+];
+static CONSUMER_GROUP_DESCRIBE: &[Field] = &[TEXTS, I8];
 static LIST_CONFIG_RESOURCES: &[Field] = &[always(Kind::FixedArray(1)).since(1)];
 static DESCRIBE_TOPIC_PARTITIONS: &[Field] =
     &[array(&[TEXT]), I32, always(Kind::Optional(&[TEXT, I32]))];
@@ -300,6 +313,8 @@ fn layout(key: i16) -> Option<&'static [Field]> {
         api::DESCRIBE_PRODUCERS => DESCRIBE_PRODUCERS,
         api::DESCRIBE_TRANSACTIONS => DESCRIBE_TRANSACTIONS,
         api::LIST_TRANSACTIONS => LIST_TRANSACTIONS,
+        api::CONSUMER_GROUP_HEARTBEAT => CONSUMER_GROUP_HEARTBEAT,
+        api::CONSUMER_GROUP_DESCRIBE => CONSUMER_GROUP_DESCRIBE,
         api::LIST_CONFIG_RESOURCES => LIST_CONFIG_RESOURCES,
         api::DESCRIBE_TOPIC_PARTITIONS => DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,

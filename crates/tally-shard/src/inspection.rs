@@ -3,7 +3,7 @@
 //! A partition answers for itself alone; a list for the whole cluster asks every partition of the internal topic.
 
 use std::sync::Arc;
-use tally_groups::{GroupDescription, GroupListing};
+use tally_groups::{ConsumerGroupDescription, GroupDescription, GroupListing};
 use tally_transactions::{Description, ListFilter, Listing, Note};
 
 /// What to look at.
@@ -13,6 +13,8 @@ pub enum Inspection {
     Groups,
     /// One group (GR-101).
     Group(Arc<str>),
+    /// One group of the `consumer` protocol (GR-102).
+    ConsumerGroup(Arc<str>),
     /// The transactional ids hosted here that match (L-2).
     Transactions(ListFilter),
     /// One transactional id (L-1).
@@ -30,6 +32,8 @@ pub enum Inspected {
     Groups(Vec<GroupListing>),
     /// `None`: there is no such group.
     Group(Option<GroupDescription>),
+    /// `None`: there is no such group of the `consumer` protocol.
+    ConsumerGroup(Option<ConsumerGroupDescription>),
     /// In order of id.
     Transactions(Vec<Listing>),
     /// `None`: there is no such id (105).

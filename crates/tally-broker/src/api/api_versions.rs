@@ -2,7 +2,7 @@
 //! transaction flow.
 
 use crate::api::{Answer, Node};
-use crate::metadata::features::{FEATURES, METADATA_VERSION, TRANSACTION_VERSION};
+use crate::metadata::features::{FEATURES, GROUP_VERSION, METADATA_VERSION, TRANSACTION_VERSION};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::{
@@ -82,6 +82,7 @@ fn features(node: &Node, version: i16, response: &mut ApiVersionsResponse) {
         .collect();
     let finalized = node.metadata.finalized();
     let levels = [
+        (GROUP_VERSION.name, finalized.group_version),
         (METADATA_VERSION.name, METADATA_VERSION.max),
         (TRANSACTION_VERSION.name, finalized.transaction_version),
     ];

@@ -14,7 +14,7 @@ const OPERATIONS: i16 = 3;
 /// The first version that says that there is no such group.
 const NOT_FOUND: i16 = 6;
 /// "Everything is allowed" for a group, as a bit field (LR-136).
-const GROUP_OPERATIONS: i32 = 3400;
+pub(crate) const GROUP_OPERATIONS: i32 = 3400;
 
 pub(crate) async fn handle(
     node: &Node,

@@ -14,8 +14,6 @@ use tally_shard::{Inspected, Inspection};
 const STATES: i16 = 4;
 /// The first version that filters by type and shows it.
 const TYPES: i16 = 5;
-/// The only type of group there is.
-const CLASSIC: &str = "classic";
 
 pub(crate) async fn handle(
     node: &Node,
@@ -23,13 +21,11 @@ pub(crate) async fn handle(
     request: ListGroupsRequest,
 ) -> ListGroupsResponse {
     let mut response = ListGroupsResponse::default();
-    if !wants_classic(&request.types_filter) {
-        return response;
-    }
     match every_group(node).await {
         Ok(groups) => {
             response.groups = groups
                 .into_iter()
+                .filter(|group| wants_type(&request.types_filter, group.kind.name()))
                 .filter(|group| wants_state(&request.states_filter, group.state.name()))
                 .map(|group| listed(version, &group))
                 .collect();
@@ -55,8 +51,8 @@ async fn every_group(node: &Node) -> Result<Vec<GroupListing>, ErrorCode> {
 }
 
 /// No filter wants everything; a name that means nothing wants nothing.
-fn wants_classic(filter: &[StrBytes]) -> bool {
-    filter.is_empty() || filter.iter().any(|name| name.eq_ignore_ascii_case(CLASSIC))
+fn wants_type(filter: &[StrBytes], kind: &str) -> bool {
+    filter.is_empty() || filter.iter().any(|name| name.eq_ignore_ascii_case(kind))
 }
 
 fn wants_state(filter: &[StrBytes], state: &str) -> bool {
@@ -74,7 +70,7 @@ fn listed(version: i16, group: &GroupListing) -> ListedGroup {
         row.group_state = text(group.state.name());
     }
     if version >= TYPES {
-        row.group_type = text(CLASSIC);
+        row.group_type = text(group.kind.name());
     }
     row
 }
@@ -93,7 +89,7 @@ mod tests {
             (&["consumer"], false),
             (&["nonsense"], false),
         ] {
-            assert_eq!(wants_classic(&filter(names)), wanted, "{names:?}");
+            assert_eq!(wants_type(&filter(names), "classic"), wanted, "{names:?}");
         }
         for (names, wanted) in [
             (&[][..], true),

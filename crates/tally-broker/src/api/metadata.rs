@@ -91,13 +91,16 @@ fn find(
     wanted: &MetadataRequestTopic,
     may_create: &mut Option<usize>,
 ) -> Result<Arc<Topic>, ErrorCode> {
-    let Some(name) = &wanted.name else {
-        return node
-            .metadata
-            .topic_by_id(TopicId(wanted.topic_id.into_bytes()))
-            .ok_or(ErrorCode::UnknownTopicId);
+    // Java's consumers send an empty name with an id, others none.
+    let name = match &wanted.name {
+        Some(name) if wanted.topic_id.is_nil() => name.as_str(),
+        Some(_) | None => {
+            return node
+                .metadata
+                .topic_by_id(TopicId(wanted.topic_id.into_bytes()))
+                .ok_or(ErrorCode::UnknownTopicId);
+        }
     };
-    let name = name.as_str();
     if let Some(topic) = node.metadata.topic(name) {
         return Ok(topic);
     }
@@ -149,7 +152,12 @@ fn described(node: &Node, topic: &Topic) -> MetadataResponseTopic {
 fn refused(wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_error_code(code.code())
-        .with_name(wanted.name.clone())
+        .with_name(
+            wanted
+                .name
+                .clone()
+                .filter(|_| wanted.topic_id.is_nil() || code == ErrorCode::InvalidRequest),
+        )
         .with_topic_id(wanted.topic_id)
         .with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
 }

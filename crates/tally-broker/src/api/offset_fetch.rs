@@ -20,6 +20,8 @@ const WITH_TOP_LEVEL_ERROR: i16 = 2;
 const WITH_REQUIRE_STABLE: i16 = 7;
 /// The first version with several groups (KIP-709).
 const BATCH: i16 = 8;
+/// The first version in which a member may name itself (GR-72).
+const WITH_MEMBER: i16 = 9;
 /// The first version with topic ids in place of names.
 const WITH_TOPIC_IDS: i16 = 10;
 
@@ -58,7 +60,14 @@ async fn fetch_one(
         wanted.collect::<Vec<_>>()
     });
     let refused_topics = topics.clone().unwrap_or_default();
-    match fetch(node, request.group_id.as_str(), topics, require_stable).await {
+    match fetch(
+        node,
+        request.group_id.as_str(),
+        topics,
+        (require_stable, None),
+    )
+    .await
+    {
         Ok(topics) => OffsetFetchResponse::default()
             .with_topics(topics.into_iter().map(answer_topic).collect()),
         Err(code) if version >= WITH_TOP_LEVEL_ERROR => {
@@ -107,8 +116,14 @@ async fn fetch_group(
         wanted
     });
     let everything = topics.is_none();
+    let is_named =
+        version >= WITH_MEMBER && (request.member_id.is_some() || request.member_epoch >= 0);
+    let member = is_named.then(|| {
+        let id = request.member_id.as_deref().unwrap_or_default();
+        (Arc::from(id), request.member_epoch)
+    });
     let group = request.group_id.clone();
-    match fetch(node, group.as_str(), topics, require_stable).await {
+    match fetch(node, group.as_str(), topics, (require_stable, member)).await {
         Ok(mut topics) => {
             if everything && version >= WITH_TOPIC_IDS {
                 topics.retain_mut(|topic| find_id(node, topic)); // GR-77
@@ -136,13 +151,13 @@ async fn fetch(
     node: &Node,
     group: &str,
     topics: Option<Vec<TopicToFetch>>,
-    require_stable: bool,
+    (require_stable, member): (bool, Option<(Arc<str>, i32)>),
 ) -> Result<Vec<FetchedTopic>, ErrorCode> {
     let request = FetchRequest {
         group: Arc::from(group),
         topics: topics.map(each_once),
         require_stable,
-        member: None,
+        member,
     };
     match node.group(group, Command::FetchOffsets(request), 0).await {
         Ok(Response::FetchOffsets(response)) if response.error.is_none() => Ok(response.topics),

@@ -1,10 +1,12 @@
-//! UpdateFeatures (KIP-584, KIP-1022): the one feature with a choice is `transaction.version`.
+//! UpdateFeatures (KIP-584, KIP-1022): the features with a choice are `group.version` and `transaction.version`.
 //!
 //! All updates of a request hold together or not at all; a refusal is the code of the whole answer, as from Kafka 4.
 
 use crate::api::Node;
 use crate::api::topics::{text, waiting_for_the_disk};
-use crate::metadata::features::{self, METADATA_VERSION, TRANSACTION_VERSION};
+use crate::metadata::features::{
+    self, GROUP_VERSION, Levels, METADATA_VERSION, TRANSACTION_VERSION,
+};
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -20,11 +22,14 @@ pub(crate) fn handle(
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
     let mut response = UpdateFeaturesResponse::default();
-    let mut transaction_version = None;
+    let mut levels = Levels::default();
     for update in &request.feature_updates {
         match checked(node, version, update) {
             Ok(()) if update.feature.as_str() == TRANSACTION_VERSION.name => {
-                transaction_version = Some(update.max_version_level);
+                levels.transaction_version = Some(update.max_version_level);
+            }
+            Ok(()) if update.feature.as_str() == GROUP_VERSION.name => {
+                levels.group_version = Some(update.max_version_level);
             }
             Ok(()) => {}
             Err(reason) => {
@@ -38,10 +43,8 @@ pub(crate) fn handle(
         }
     }
     // Version 0 cannot ask for a check alone.
-    if let Some(level) = transaction_version
-        && !(version >= 1 && request.validate_only)
-        && let Err(error) =
-            waiting_for_the_disk(|| node.metadata.finalize_transaction_version(level))
+    if !(version >= 1 && request.validate_only)
+        && let Err(error) = waiting_for_the_disk(|| node.metadata.finalize(levels))
     {
         tracing::error!(%error, "finalized features not written");
         response.error_code = ErrorCode::KafkaStorageError.code();
@@ -81,6 +84,8 @@ fn checked(node: &Node, version: i16, update: &FeatureUpdateKey) -> Result<(), S
     }
     let current = if feature.name == METADATA_VERSION.name {
         METADATA_VERSION.max
+    } else if feature.name == GROUP_VERSION.name {
+        node.metadata.group_version()
     } else {
         node.metadata.transaction_version()
     };

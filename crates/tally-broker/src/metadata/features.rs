@@ -1,5 +1,5 @@
-//! The finalized features (api-matrix.md 5.1): which there are, and the level of `transaction.version`, which can be changed
-//! while the broker runs.
+//! The finalized features (api-matrix.md 5.1): which there are, and the levels of `group.version` and `transaction.version`,
+//! which can be changed while the broker runs.
 //!
 //! `tally.transaction.version` gives the level until UpdateFeatures sets one, which is stronger and outlives restarts. The
 //! epoch rises with every change, so that a client never takes an older answer for a newer one.
@@ -33,8 +33,15 @@ pub(crate) const TRANSACTION_VERSION: Feature = Feature {
     max: 2,
 };
 
+/// Whether new clients may use the `consumer` group protocol (KIP-848).
+pub(crate) const GROUP_VERSION: Feature = Feature {
+    name: "group.version",
+    min: 0,
+    max: 1,
+};
+
 /// All of them, by name.
-pub(crate) const FEATURES: [Feature; 2] = [METADATA_VERSION, TRANSACTION_VERSION];
+pub(crate) const FEATURES: [Feature; 3] = [GROUP_VERSION, METADATA_VERSION, TRANSACTION_VERSION];
 
 /// The feature of this name.
 pub(crate) fn feature(name: &str) -> Option<Feature> {
@@ -44,6 +51,7 @@ pub(crate) fn feature(name: &str) -> Option<Feature> {
 /// What is finalized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Finalized {
+    pub(crate) group_version: i16,
     pub(crate) transaction_version: i16,
     /// 0 or more, else clients do not use what is finalized.
     pub(crate) epoch: i64,
@@ -59,23 +67,11 @@ impl Finals {
         given: i16,
         epoch: i64,
     ) -> Result<Finals, OpenError> {
-        let stored = record::number(entries, record::TRANSACTION_VERSION)?;
-        let transaction_version = match stored.map(i16::try_from) {
-            None => given,
-            Some(Ok(level))
-                if (TRANSACTION_VERSION.min..=TRANSACTION_VERSION.max).contains(&level) =>
-            {
-                level
-            }
-            Some(_) => {
-                return Err(record::unreadable(
-                    record::TRANSACTION_VERSION,
-                    &stored.unwrap_or_default().to_string(),
-                ));
-            }
-        };
         Ok(Finals(RwLock::new(Finalized {
-            transaction_version,
+            group_version: stored(entries, record::GROUP_VERSION, GROUP_VERSION)?
+                .unwrap_or(GROUP_VERSION.max),
+            transaction_version: stored(entries, record::TRANSACTION_VERSION, TRANSACTION_VERSION)?
+                .unwrap_or(given),
             epoch,
         })))
     }
@@ -100,26 +96,60 @@ impl Metadata {
         self.finalized().transaction_version
     }
 
-    /// Sets the level of `transaction.version`; durable on return. No change when it is that already.
-    pub(crate) fn finalize_transaction_version(&self, level: i16) -> Result<(), MetaError> {
+    /// The finalized level of `group.version`.
+    pub(crate) fn group_version(&self) -> i16 {
+        self.finalized().group_version
+    }
+
+    /// Sets levels; durable on return. What is not given stays; no change when they are that already.
+    pub(crate) fn finalize(&self, levels: Levels) -> Result<(), MetaError> {
         let mut writer = self.write();
         let now = self.finalized();
-        if now.transaction_version == level {
-            return Ok(());
-        }
         let next = Finalized {
-            transaction_version: level,
+            group_version: levels.group_version.unwrap_or(now.group_version),
+            transaction_version: levels
+                .transaction_version
+                .unwrap_or(now.transaction_version),
             epoch: now.epoch + 1,
         };
         let put = |key: &str, value: String| (key.to_owned(), Some(value));
-        writer.commit(&[
-            put(
-                record::TRANSACTION_VERSION,
-                next.transaction_version.to_string(),
-            ),
-            put(record::FEATURES_EPOCH, next.epoch.to_string()),
-        ])?;
+        let mut writes = Vec::new();
+        if next.group_version != now.group_version {
+            let level = next.group_version.to_string();
+            writes.push(put(record::GROUP_VERSION, level));
+        }
+        if next.transaction_version != now.transaction_version {
+            let level = next.transaction_version.to_string();
+            writes.push(put(record::TRANSACTION_VERSION, level));
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        writes.push(put(record::FEATURES_EPOCH, next.epoch.to_string()));
+        writer.commit(&writes)?;
         self.finals.set(next);
         Ok(())
+    }
+}
+
+/// New levels of the features that have a choice.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Levels {
+    pub(crate) group_version: Option<i16>,
+    pub(crate) transaction_version: Option<i16>,
+}
+
+/// A level that was set and stored.
+fn stored(
+    entries: &BTreeMap<String, String>,
+    key: &str,
+    feature: Feature,
+) -> Result<Option<i16>, OpenError> {
+    let Some(level) = record::number(entries, key)? else {
+        return Ok(None);
+    };
+    match i16::try_from(level) {
+        Ok(level) if (feature.min..=feature.max).contains(&level) => Ok(Some(level)),
+        _ => Err(record::unreadable(key, &level.to_string())),
     }
 }

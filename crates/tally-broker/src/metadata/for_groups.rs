@@ -1,14 +1,21 @@
 //! The topics as groups of the `consumer` protocol see them: one value, made again only after topics have changed.
 
 use super::Metadata;
+use crate::config::{ResourceKind, consumer_settings_of};
 use std::sync::{Arc, Mutex, PoisonError};
-use tally_groups::Topics;
+use tally_groups::{ConsumerSettings, Topics};
 
 /// The last value that was made.
 #[derive(Default)]
 pub(super) struct ForGroups(Mutex<Option<Arc<Topics>>>);
 
 impl Metadata {
+    /// What holds for this group of the `consumer` protocol.
+    pub(crate) fn consumer_settings(&self, group: &str) -> ConsumerSettings {
+        let own = self.resource(ResourceKind::Group, group);
+        consumer_settings_of(self.config().consumer_groups, &own)
+    }
+
     /// All topics, the internal ones too.
     pub(crate) fn topics_for_groups(&self) -> Arc<Topics> {
         let mut made = self

@@ -21,6 +21,7 @@ pub(super) const CLUSTER_ID: &str = "cluster.id";
 pub(super) const NODE_ID: &str = "node.id";
 pub(super) const INCARNATION: &str = "incarnation";
 pub(super) const FEATURES_EPOCH: &str = "features.epoch";
+pub(super) const GROUP_VERSION: &str = "features/group.version";
 pub(super) const TRANSACTION_VERSION: &str = "features/transaction.version";
 pub(super) const NEXT_PRODUCER_ID: &str = "producer.ids.next";
 const TOPIC_PREFIX: &str = "topic/";

@@ -61,7 +61,8 @@ impl<'a> Draft<'a> {
     pub(super) fn bump(&mut self, topics: &Topics) {
         let metadata_hash = topics.hash(self.subscribed_topics().iter());
         self.write(ConsumerGroupRecord::Epoch(Some(EpochValue {
-            epoch: self.epoch() + 1,
+            // Two thousand million changes are not reached.
+            epoch: self.epoch().saturating_add(1),
             metadata_hash,
         })));
     }

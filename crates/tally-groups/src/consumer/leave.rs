@@ -4,7 +4,6 @@ use super::live::Wait;
 use super::{ConsumerGroup, Draft, LEAVE_FOR_A_WHILE_EPOCH};
 use crate::command::{ConsumerHeartbeatRequest, ConsumerHeartbeatResponse};
 use crate::groups::{GroupKind, Groups, Turn};
-use crate::topics::Topics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tally_protocol::ErrorCode;
@@ -53,8 +52,12 @@ impl Groups {
         let topics = self.topics();
         let stored = self.stored().consumer(group);
         let mut draft = Draft::new(group.clone(), stored);
-        draft.remove(gone, &topics);
+        draft.remove(gone);
+        // Before the epoch rises: it is the generation that the classic members know.
         let downgraded = self.downgrade(turn, &mut draft);
+        if downgraded.is_none() {
+            draft.bump(&topics);
+        }
         turn.records.extend(draft.into_records());
         match downgraded {
             Some(classic) => self.become_classic_group(turn, group, &classic),
@@ -138,7 +141,7 @@ impl Draft<'_> {
         ));
     }
 
-    fn remove(&mut self, gone: &BTreeSet<Arc<str>>, topics: &Topics) {
+    fn remove(&mut self, gone: &BTreeSet<Arc<str>>) {
         for id in gone {
             let regex = self.subscription(id).and_then(|asked| asked.regex.clone());
             self.write(ConsumerGroupRecord::Current(id.clone(), None));
@@ -146,6 +149,5 @@ impl Draft<'_> {
             self.write(ConsumerGroupRecord::Member(id.clone(), None));
             self.drop_regex_if_unused(regex.as_ref());
         }
-        self.bump(topics);
     }
 }

@@ -92,6 +92,8 @@ read_by_the_crate! {
     DESCRIBE_PRODUCERS => messages::DescribeProducersRequest,
     DESCRIBE_TRANSACTIONS => messages::DescribeTransactionsRequest,
     LIST_TRANSACTIONS => messages::ListTransactionsRequest,
+    CONSUMER_GROUP_HEARTBEAT => messages::ConsumerGroupHeartbeatRequest,
+    CONSUMER_GROUP_DESCRIBE => messages::ConsumerGroupDescribeRequest,
     LIST_CONFIG_RESOURCES => messages::ListConfigResourcesRequest,
     DESCRIBE_TOPIC_PARTITIONS => messages::DescribeTopicPartitionsRequest,
 }

@@ -21,6 +21,9 @@ impl Shard {
         Ok(match what {
             Inspection::Groups => Inspected::Groups(self.hosted_groups(id)?.list()),
             Inspection::Group(group) => Inspected::Group(self.hosted_groups(id)?.describe(&group)),
+            Inspection::ConsumerGroup(group) => {
+                Inspected::ConsumerGroup(self.hosted_groups(id)?.describe_consumer(&group))
+            }
             Inspection::Transactions(filter) => {
                 let coordinator = self.hosted_transactions(id)?;
                 Inspected::Transactions(coordinator.list(now, &filter).collect())

@@ -2,6 +2,8 @@
 //! What needs a clock moved by hand is tested in the core (`tally-groups`).
 
 mod admin;
+mod consumer_member;
+mod consumer_protocol;
 mod coordinator;
 mod joining;
 mod member;

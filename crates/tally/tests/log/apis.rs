@@ -65,6 +65,8 @@ const LISTED: &[(i16, i16, i16)] = &[
     (61, 0, 0),
     (65, 0, 0),
     (66, 0, 2),
+    (68, 0, 1),
+    (69, 0, 1),
     (74, 0, 1),
     (75, 0, 0),
 ];
@@ -199,6 +201,11 @@ fn api1_features() {
     };
     let transactions = find("transaction.version").expect("supported");
     assert_eq!((transactions.min_version, transactions.max_version), (0, 2));
+    let groups = find("group.version").expect("supported");
+    assert_eq!((groups.min_version, groups.max_version), (0, 1));
+    let mut finalized = four.finalized_features.iter();
+    let groups = finalized.find(|feature| &*feature.name == "group.version");
+    assert_eq!(groups.map(|feature| feature.max_version_level), Some(1));
     assert!(four.finalized_features_epoch >= 0);
     for feature in &four.finalized_features {
         assert_eq!(feature.max_version_level, feature.min_version_level);
@@ -323,6 +330,10 @@ fn ask_operators() {
         m::DescribeGroupsRequest::default().with_groups(vec![group_id("g-api")])
     });
     ask(0..=5, |_| m::ListGroupsRequest::default());
+    ask(0..=1, |_| m::ConsumerGroupHeartbeatRequest::default());
+    ask(0..=1, |_| {
+        m::ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id("g-api")])
+    });
     ask(1..=1, |_| m::WriteTxnMarkersRequest::default());
     ask(1..=4, |_| {
         m::DescribeLogDirsRequest::default().with_topics(None)

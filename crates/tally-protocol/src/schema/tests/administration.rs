@@ -120,3 +120,24 @@ pub(super) fn update_features(version: i16) -> Vec<u8> {
     });
     encoded(&request, version)
 }
+
+pub(super) fn consumer_group_heartbeat(version: i16) -> Vec<u8> {
+    use consumer_group_heartbeat_request::TopicPartitions;
+    let request = with(|r: &mut ConsumerGroupHeartbeatRequest| {
+        r.group_id = group();
+        r.member_id = text("m");
+        r.instance_id = Some(text("i"));
+        r.subscribed_topic_names = Some(vec![topic("t"); 2]);
+        if version >= 1 {
+            r.subscribed_topic_regex = Some(text("t.*"));
+        }
+        r.server_assignor = Some(text("range"));
+        r.topic_partitions = Some(vec![
+            with(
+                |topic: &mut TopicPartitions| topic.partitions = vec![1, 2]
+            );
+            2
+        ]);
+    });
+    encoded(&request, version)
+}

@@ -349,15 +349,20 @@ fn open_shards(
     metadata: &Arc<Metadata>,
     data_dir: &Arc<DataDir>,
 ) -> Result<(Arc<Shards>, Option<Syncing>), StartError> {
-    let journal = durability::open_journal(config.durability, data_dir);
+    let journal = durability::open_journal(config, data_dir);
     let journal = journal.map_err(StartError::Journal)?;
     let shards = new_shards(count, config, metadata, data_dir, journal.as_ref());
     open_partitions(&shards, metadata);
     let fence = durability::fence_after_power_cut(data_dir);
-    let handles_cut = fence.is_some_and(|fence| {
-        tracing::warn!("the power was cut: transactional producers from before have to begin anew");
-        shards.power_was_cut(fence)
-    });
+    let handles_cut = match fence {
+        Some(fence) => {
+            tracing::warn!(
+                "the power was cut: transactional producers from before have to begin anew"
+            );
+            shards.power_was_cut(fence)
+        }
+        None => data_dir.power_was_cut() && shards.are_open(),
+    };
     shards.recovered();
     if handles_cut {
         let data_dir = Arc::clone(data_dir);

@@ -20,10 +20,18 @@ pub(crate) fn open_data_dir(config: &BrokerConfig) -> Result<DataDir, OpenDirErr
     }
 }
 
-/// What makes transactional producers stale that were there before a power cut, if there was one. Only `os` has
-/// written here: it answers before it syncs, so the epochs that it handed out last may be gone.
+/// What makes transactional producers stale that were there before a power cut, if there was one: it depends on what
+/// the run before may have answered and lost.
 pub(crate) fn fence_after_power_cut(data_dir: &DataDir) -> Option<Fence> {
-    data_dir.power_was_cut().then_some(Fence::ProducerId)
+    match data_dir.power_cut_of()? {
+        // Epochs may be gone that were handed out.
+        tally_storage::Durability::Memory | tally_storage::Durability::Os => {
+            Some(Fence::ProducerId)
+        }
+        // Every epoch that was handed out is there; what was done with it may be gone.
+        tally_storage::Durability::Commit => Some(Fence::Epoch),
+        tally_storage::Durability::Always => None,
+    }
 }
 
 /// Notes that a power cut is dealt with, once it is: after that a start begins where this run has ended.
@@ -39,14 +47,14 @@ pub(crate) async fn note_power_cut_handled(shards: Arc<Shards>, data_dir: Arc<Da
 
 /// The journal that syncs, in the modes that do.
 pub(crate) fn open_journal(
-    durability: Durability,
+    config: &BrokerConfig,
     data_dir: &Arc<DataDir>,
 ) -> Result<Option<Arc<SyncJournal>>, StorageError> {
-    match durability {
+    match config.durability {
         Durability::Memory | Durability::Os => Ok(None),
         Durability::Commit | Durability::Always => {
             let options = SyncOptions {
-                durability: in_storage(durability),
+                durability: in_storage(config.durability),
                 ..SyncOptions::default()
             };
             SyncJournal::open(Arc::clone(data_dir), options).map(Some)

@@ -149,6 +149,12 @@ impl DataDir {
         self.power_was_cut
     }
 
+    /// The durability of the run whose power was cut, if it was.
+    #[must_use]
+    pub fn power_cut_of(&self) -> Option<Durability> {
+        self.power_was_cut.then(|| self.points.durability())
+    }
+
     /// Notes that everything a power cut asks for is done: all partitions are opened, and R-19 is applied and durable.
     /// Until then, and however often the process is killed meanwhile, each start asks for it again.
     pub fn power_cut_handled(&self) -> io::Result<()> {

@@ -185,6 +185,12 @@ impl Shards {
         begun
     }
 
+    /// Whether every partition could be opened.
+    pub(crate) fn are_open(&self) -> bool {
+        let mut owners = self.owners.iter();
+        owners.all(|owner| !lock(owner).shard.has_unopened())
+    }
+
     /// Waits until every producer is fenced that has to be; returns whether that was before the end.
     pub(crate) async fn fenced(&self) -> bool {
         while self

@@ -1,9 +1,10 @@
-//! The syncing thread: brings to the disk what the shards have handed over, one group after the other, and rings for the
-//! shards that wait.
+//! The threads that sync. One brings to the disk what the shards have handed over, one group after the other, and rings for
+//! the shards that wait; the other one syncs the segments behind their back, so that the journal's space can be used
+//! again and a start has less to look through.
 //!
-//! A plain thread, because a sync blocks and a task of the runtime must not (performance.md section 5). It begins the next
-//! group as soon as the last one is done: what came meanwhile is its group, so there is no timer to set. A sync that fails
-//! is not tried again: the shards find the journal failed, answer 56 and load what there is.
+//! Plain threads, because a sync blocks and a task of the runtime must not (performance.md section 5). The first one begins the
+//! next group as soon as the last one is done: what came meanwhile is its group, so there is no timer to set. A sync that
+//! fails is not tried again: the shards find the journal failed, answer 56 and load what there is.
 
 use crate::server::shards::Shards;
 use std::io;
@@ -12,46 +13,71 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tally_storage::{JournalState, SyncJournal, Ticket};
 
-/// How long the thread sleeps at most: nothing depends on it.
+/// How long the first thread sleeps at most: nothing depends on it.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long segments stay unsynced that the journal holds: what a start after a power cut has to write again.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// For those who wait for what never comes.
+const EVERYTHING: Ticket = Ticket(u64::MAX - 1);
 
-/// The running thread.
+/// The running threads.
 #[derive(Debug)]
 pub(crate) struct Syncing {
     journal: Arc<SyncJournal>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Syncing {
-    /// Starts the thread.
+    /// Starts the threads.
     pub(crate) fn start(journal: Arc<SyncJournal>, shards: Arc<Shards>) -> io::Result<Syncing> {
-        let thread = std::thread::Builder::new().name("sync".to_owned());
-        let thread = thread.spawn({
-            let journal = Arc::clone(&journal);
-            move || run(&journal, &shards)
-        })?;
-        Ok(Syncing { journal, thread })
+        let (groups, waiting) = (Arc::clone(&journal), Arc::clone(&shards));
+        let points = Arc::clone(&journal);
+        let threads = [
+            thread("sync", move || write_groups(&groups, &waiting))?,
+            thread("checkpoint", move || take_checkpoints(&points, &shards))?,
+        ];
+        Ok(Syncing { journal, threads })
     }
 
-    /// Ends it. Called when no shard hands anything over any more.
+    /// Ends them. Called when no shard hands anything over any more.
     pub(crate) fn stop(self) {
         self.journal.stop();
-        self.thread
-            .join()
-            .expect("a panic ends the process, so no thread has ended by one");
+        for thread in self.threads {
+            thread
+                .join()
+                .expect("a panic ends the process, so no thread has ended by one");
+        }
     }
 }
 
-fn run(journal: &SyncJournal, shards: &Shards) {
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn write_groups(journal: &SyncJournal, shards: &Shards) {
     while !shards.is_stopping() {
         match journal.turn() {
             Ok(true) => shards.synced(journal.synced()),
-            Ok(false) if journal.state() == JournalState::Open => journal.wait(IDLE),
-            Ok(false) => shards.synced(Ticket(u64::MAX - 1)),
+            Ok(false) => {
+                if journal.state() != JournalState::Open {
+                    shards.synced(EVERYTHING);
+                }
+                journal.wait(IDLE);
+            }
             Err(error) => {
                 tracing::error!(%error, "a sync failed: what waited for it is refused");
-                shards.synced(Ticket(u64::MAX - 1));
+                shards.synced(EVERYTHING);
             }
+        }
+    }
+}
+
+fn take_checkpoints(journal: &SyncJournal, shards: &Shards) {
+    while !shards.is_stopping() {
+        journal.wait_for_checkpoint(CHECKPOINT_EVERY);
+        if let Err(error) = journal.checkpoint() {
+            tracing::error!(%error, "a checkpoint failed");
+            shards.synced(EVERYTHING);
         }
     }
 }

@@ -11,7 +11,8 @@ use tally_protocol::{
     CoordinatorEpoch, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId,
 };
 use tally_shard::{
-    Isolation, OffsetLookup, OffsetQuery, ReplyTo, ShardMessage, ShardReply, WaiterId,
+    Inspected, Inspection, Isolation, OffsetLookup, OffsetQuery, ReplyTo, ShardMessage, ShardReply,
+    WaiterId,
 };
 use tally_storage::Durability;
 use tally_transactions as transactions;
@@ -161,6 +162,13 @@ fn is_appended(reply: &ShardReply) -> bool {
     matches!(reply, ShardReply::Append(Ok(_)))
 }
 
+fn is_ended(reply: &ShardReply) -> bool {
+    matches!(
+        reply,
+        ShardReply::Transaction(Ok(transactions::Response::EndTxn(Ok(_))))
+    )
+}
+
 pub(crate) fn is_committed(reply: &ShardReply) -> bool {
     match reply {
         ShardReply::Group(Ok(groups::Response::CommitOffsets(codes))) => codes[0].is_none(),
@@ -305,6 +313,41 @@ fn i20_init_producer_id_is_answered_when_it_is_synced() {
             ShardReply::Transaction(Ok(transactions::Response::InitProducerId(Ok(_))))
         )
     });
+}
+
+/// Data, decision, markers and Complete are one group: the contract of the prefix-ordered journal.
+#[test]
+fn r11_a_commit_is_answered_after_one_sync() {
+    let write = |world: &mut World| {
+        let pair = begin(world);
+        assert!(!world.sync(), "nothing was handed over before");
+        answer(world, TRANSACTIONS, end(pair, true))
+    };
+    check(Answered::Synced, Answered::Synced, write, is_ended);
+}
+
+#[test]
+fn r11_an_abort_is_answered_after_one_sync() {
+    let write = |world: &mut World| {
+        let pair = begin(world);
+        answer(world, TRANSACTIONS, end(pair, false))
+    };
+    check(Answered::Synced, Answered::Synced, write, is_ended);
+}
+
+/// The retry of an answered EndTxn must not be answered before what it repeats is synced.
+#[test]
+fn r17_a_repeated_end_waits_as_the_first_one_does() {
+    for durability in [Durability::Commit, Durability::Always] {
+        let mut world = World::durable(durability);
+        let pair = begin(&mut world);
+        let first = world.send(TRANSACTIONS, end(pair, true));
+        let again = world.send(TRANSACTIONS, end(pair, true));
+        assert!(world.reply(first).is_none() && world.reply(again).is_none());
+        assert!(world.sync());
+        assert!(world.reply(first).is_some_and(|reply| is_ended(&reply)));
+        assert!(world.reply(again).is_some_and(|reply| is_ended(&reply)));
+    }
 }
 
 #[test]
@@ -459,6 +502,63 @@ fn d12_in_commit_internal_topics_are_seen_when_they_are_synced() {
 }
 
 #[test]
+fn m12_in_commit_a_decided_transaction_holds_readers_until_its_marker_is_synced() {
+    for commit in [true, false] {
+        let mut world = World::durable(Durability::Commit);
+        let pair = begin(&mut world);
+        world.send(DATA, produce(PLAIN, 0, "b"));
+        assert_eq!(bounds(&mut world), (2, 0));
+        let waiter = WaiterId(1);
+        let read = world.read_from(Offset::ZERO, Isolation::ReadCommitted, Some(waiter));
+        assert!(read.expect("an empty read").slices.is_empty());
+        world.send(TRANSACTIONS, end(pair, commit));
+        assert_eq!(
+            bounds(&mut world),
+            (3, 0),
+            "the marker is there, not synced"
+        );
+        assert!(world.woken.is_empty(), "F-4");
+        world.sync();
+        assert_eq!(bounds(&mut world), (3, 3));
+        assert_eq!(world.woken, [waiter]);
+    }
+}
+
+#[test]
+fn m12_in_always_the_bound_of_committed_data_follows_the_synced_offset() {
+    let mut world = World::durable(Durability::Always);
+    let pair = begin(&mut world);
+    assert_eq!(bounds(&mut world), (1, 0));
+    world.send(TRANSACTIONS, end(pair, true));
+    assert_eq!(bounds(&mut world), (1, 0));
+    world.sync();
+    assert_eq!(bounds(&mut world), (2, 2));
+}
+
+/// Another shard may have answered EndTxn already, and its client reads at once.
+#[test]
+fn d06_a_read_after_the_sync_sees_what_was_synced() {
+    for durability in [Durability::Commit, Durability::Always] {
+        let mut world = World::durable(durability);
+        let pair = begin(&mut world);
+        world.send(TRANSACTIONS, end(pair, true));
+        world.sync_unheard();
+        assert_eq!(bounds(&mut world), (2, 2), "{durability:?}");
+    }
+}
+
+/// An abort by the broker is synced without anybody waiting for an answer: it holds readers.
+#[test]
+fn m12_a_timeouts_marker_is_synced_in_the_background() {
+    let mut world = World::durable(Durability::Commit);
+    begin(&mut world);
+    world.pass_ms(80_000);
+    assert_eq!(bounds(&mut world), (2, 0));
+    assert!(world.sync());
+    assert_eq!(bounds(&mut world), (2, 2));
+}
+
+#[test]
 fn d12_offset_fetch_shows_synced_offsets_alone() {
     for durability in [Durability::Commit, Durability::Always] {
         let mut world = World::durable(durability);
@@ -471,7 +571,66 @@ fn d12_offset_fetch_shows_synced_offsets_alone() {
     }
 }
 
+#[test]
+fn o15_in_commit_a_pending_offset_is_unstable_from_the_moment_it_is_in_place() {
+    let mut world = World::durable(Durability::Commit);
+    world.ask(GROUPS, commit_offset(5));
+    let pair = world.init();
+    let message = transactional_offsets(&mut world, pair, 9);
+    world.send(GROUPS, message);
+    let reply = world.ask(GROUPS, fetch_offset(true));
+    assert_eq!(fetched(&reply), (-1, ErrorCode::UnstableOffsetCommit));
+    world.send(TRANSACTIONS, end(pair, true));
+    let early = world.send(GROUPS, fetch_offset(true));
+    assert!(world.reply(early).is_none(), "its marker is not synced");
+    world.sync();
+    let reply = world.reply(early).expect("synced");
+    assert_eq!(fetched(&reply), (9, ErrorCode::None));
+}
+
+/// The id's state as an operator sees it.
+fn state_of_transaction(world: &mut World) -> String {
+    let what = Inspection::Transaction(Arc::from("t"));
+    match world.ask(TRANSACTIONS, |to| ShardMessage::Inspect { what, to }) {
+        ShardReply::Inspected(Ok(Inspected::Transaction(Some(found)))) => {
+            found.state.name().to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 // What has to be synced first (E-7, R-18).
+
+#[test]
+fn e7_in_commit_the_data_is_handed_over_before_the_decision() {
+    let mut world = World::durable(Durability::Commit);
+    let pair = begin(&mut world);
+    world.holds_commits = true;
+    let to = world.send(TRANSACTIONS, end(pair, true));
+    assert_eq!(world.held_commits(), 1);
+    assert_eq!(state_of_transaction(&mut world), "Ongoing");
+    world.let_commits_go();
+    assert!(world.reply(to).is_none());
+    assert!(world.sync());
+    assert!(world.reply(to).is_some_and(|reply| is_ended(&reply)));
+    assert_eq!(state_of_transaction(&mut world), "CompleteCommit");
+}
+
+#[test]
+fn e7_partitions_that_join_meanwhile_are_secured_too() {
+    let mut world = World::durable(Durability::Commit);
+    let pair = begin(&mut world);
+    world.holds_commits = true;
+    let to = world.send(TRANSACTIONS, end(pair, true));
+    assert_eq!(world.add(pair, "more"), ErrorCode::None);
+    let held = world.take_commits();
+    world.let_go(held);
+    assert_eq!(world.held_commits(), 1, "once more, with the new one");
+    assert_eq!(state_of_transaction(&mut world), "Ongoing");
+    world.let_commits_go();
+    assert!(world.sync());
+    assert!(world.reply(to).is_some_and(|reply| is_ended(&reply)));
+}
 
 #[test]
 fn e7_in_always_a_commit_has_nothing_to_secure() {

@@ -271,6 +271,12 @@ impl World {
         synced
     }
 
+    /// One turn of the syncing thread of which the shard has not heard yet.
+    pub(crate) fn sync_unheard(&self) {
+        let journal = self.journal.as_ref().expect("a durability that syncs");
+        assert!(journal.turn().expect("synced"), "something to sync");
+    }
+
     /// Hands over a message and all that follows from it; the reply may come later.
     pub(crate) fn send(
         &mut self,
@@ -339,6 +345,28 @@ impl World {
             let compacted = ShardMessage::Compacted(Box::new(job));
             self.tell(partition, compacted);
         }
+    }
+
+    /// The commits that `holds_commits` has stopped.
+    pub(crate) fn take_commits(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.held_commits)
+    }
+
+    /// Lets them go on; others are still stopped.
+    pub(crate) fn let_go(&mut self, messages: Vec<Outgoing>) {
+        let outbox = Outbox {
+            messages,
+            ..Outbox::default()
+        };
+        let replies = self.carry(outbox);
+        self.replies.extend(replies);
+    }
+
+    /// Lets all of them go on, and those that come.
+    pub(crate) fn let_commits_go(&mut self) {
+        self.holds_commits = false;
+        let held = self.take_commits();
+        self.let_go(held);
     }
 
     /// How many commits are stopped.

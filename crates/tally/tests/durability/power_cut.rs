@@ -10,7 +10,7 @@ use tally_testkit::waiting::{wait_for, wait_until};
 
 /// Kills the broker and starts it as after a power cut: another run of the kernel.
 #[track_caller]
-fn cut_power(broker: &mut Broker) {
+pub(crate) fn cut_power(broker: &mut Broker) {
     broker.kill();
     let id = broker.data().join("boot-id");
     fs::write(&id, "another\n").expect("the broker has written one");
@@ -19,7 +19,7 @@ fn cut_power(broker: &mut Broker) {
 
 /// Waits until the broker has noted that the power cut is dealt with.
 #[track_caller]
-fn wait_until_handled(broker: &Broker) {
+pub(crate) fn wait_until_handled(broker: &Broker) {
     let id = broker.data().join("boot-id");
     wait_until("the power cut is dealt with", || {
         fs::read_to_string(&id).is_ok_and(|text| text != "another\n")

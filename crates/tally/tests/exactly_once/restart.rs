@@ -104,7 +104,8 @@ fn x052_damaged_snapshots_are_not_needed() {
 
 #[test]
 fn x054_a_torn_batch_is_cut_off_and_appended_again() {
-    let mut broker = Broker::start(PROGRAM, &[]);
+    // With a journal what is torn off is put back.
+    let mut broker = Broker::start(PROGRAM, &["tally.durability=os"]);
     let mut world = World::on(&broker);
     if world.is_kafka {
         return; // Its files are its own business.
@@ -138,7 +139,8 @@ fn x054_a_torn_batch_is_cut_off_and_appended_again() {
 
 #[test]
 fn x055_nothing_behind_the_cut_comes_back() {
-    let mut broker = Broker::start(PROGRAM, &[]);
+    // With a journal what is torn off is put back.
+    let mut broker = Broker::start(PROGRAM, &["tally.durability=os"]);
     let mut world = World::on(&broker);
     if world.is_kafka {
         return; // Its files are its own business.

@@ -115,8 +115,6 @@ pub(crate) trait Client {
     fn ask(&mut self, world: &mut World, model: &mut Model, seed: &mut Seed) -> Option<u64>;
     /// Its answer; `None`: there will be none.
     fn answered(&mut self, reply: Option<ShardReply>, world: &World, model: &mut Model);
-    /// The power failed, and with it went things that were answered.
-    fn forget(&mut self);
 }
 
 /// An idempotent producer.
@@ -175,11 +173,6 @@ impl Client for Writer {
             }
         }
     }
-
-    fn forget(&mut self) {
-        self.flying = None;
-        self.id = None;
-    }
 }
 
 /// Commits offsets without a transaction.
@@ -187,6 +180,8 @@ pub(crate) struct Committer {
     group: String,
     flying: Option<i64>,
     last: i64,
+    /// What is there of the input.
+    input: i64,
 }
 
 impl Committer {
@@ -195,6 +190,7 @@ impl Committer {
             group: group.to_owned(),
             flying: None,
             last: 0,
+            input: 0,
         }
     }
 }
@@ -202,6 +198,14 @@ impl Committer {
 fn may<'a>(model: &'a mut Model, group: &str) -> &'a mut Vec<i64> {
     let key = (group.to_owned(), 0);
     model.offsets.entry(key).or_insert_with(|| vec![-1])
+}
+
+/// An offset is asked for, once more perhaps.
+fn may_be(model: &mut Model, group: &str, offset: i64) {
+    let may = may(model, group);
+    if !may.contains(&offset) {
+        may.push(offset);
+    }
 }
 
 fn offset_to_commit(world: &World, offset: i64) -> groups::OffsetToCommit {
@@ -216,12 +220,14 @@ fn offset_to_commit(world: &World, offset: i64) -> groups::OffsetToCommit {
 }
 
 impl Client for Committer {
-    fn ask(&mut self, world: &mut World, model: &mut Model, _: &mut Seed) -> Option<u64> {
+    fn ask(&mut self, world: &mut World, model: &mut Model, seed: &mut Seed) -> Option<u64> {
         if self.flying.is_none() {
-            self.last += 1;
+            self.last += 1 + i64::try_from(seed.below(3)).expect("small");
             self.flying = Some(self.last);
-            may(model, &self.group).push(self.last);
         }
+        may_be(model, &self.group, self.flying?);
+        self.input = model.input_of(world, self.flying?);
+        world.secure(world.partition_id("a", 0)?, self.flying?);
         let command = groups::Command::CommitOffsets(groups::CommitRequest {
             group: Arc::from(&*self.group),
             member_id: Arc::from(""),
@@ -243,11 +249,8 @@ impl Client for Committer {
         if let Some(ShardReply::Group(Ok(groups::Response::CommitOffsets(codes)))) = reply {
             assert_eq!(codes, [ErrorCode::None]);
             *may(model, &self.group) = vec![self.flying.take().expect("it was sent")];
+            model.input = model.input.max(self.input);
         }
-    }
-
-    fn forget(&mut self) {
-        self.flying = None;
     }
 }
 
@@ -280,6 +283,8 @@ pub(crate) struct Transactor {
     placed: Vec<(PartitionId, String, i64)>,
     offset: Option<i64>,
     last_offset: i64,
+    /// What was there of its input.
+    input: i64,
     has_joined: bool,
     /// The number under which the model keeps the end that was asked for.
     ending: Option<usize>,
@@ -298,6 +303,7 @@ impl Transactor {
             placed: Vec::new(),
             offset: None,
             last_offset: 0,
+            input: 0,
             has_joined: false,
             ending: None,
         }
@@ -369,9 +375,9 @@ impl Transactor {
         let commit = *commit;
         if self.ending.is_none() {
             self.ending = Some(model.ending.len() + model.ended.len() * 1000 + 1);
-            if commit && let Some(offset) = self.offset {
-                may(model, &self.group()).push(offset);
-            }
+        }
+        if commit && let Some(offset) = self.offset {
+            may_be(model, &self.group(), offset);
         }
         let number = self.ending?;
         model.ending.insert(number, self.placed.clone());
@@ -385,8 +391,16 @@ impl Transactor {
         Some(self.command(command, world))
     }
 
-    fn ask_append(&mut self, pair: Pair, guard: Option<Guard>, world: &mut World) -> Option<u64> {
+    fn ask_append(
+        &mut self,
+        pair: Pair,
+        guard: Option<Guard>,
+        world: &mut World,
+        model: &Model,
+    ) -> Option<u64> {
         if let Some(Step::Offsets(offset)) = self.plan.front() {
+            self.input = model.input_of(world, *offset);
+            world.secure(world.partition_id("a", 0)?, *offset);
             let command =
                 groups::Command::CommitTransactionalOffsets(groups::TransactionalCommitRequest {
                     group: Arc::from(self.group()),
@@ -495,6 +509,7 @@ impl Transactor {
         });
         if commit && let Some(offset) = self.offset {
             *may(model, &self.group()) = vec![offset];
+            model.input = model.input.max(self.input);
         }
         self.begin(pair, model);
     }
@@ -558,7 +573,7 @@ impl Client for Transactor {
             At::Join => Some(self.ask_join(pair, false, world)),
             At::Begin => self.ask_begin(pair, world),
             At::Verify(_) => Some(self.ask_join(pair, true, world)),
-            At::Append(guard) => self.ask_append(pair, guard, world),
+            At::Append(guard) => self.ask_append(pair, guard, world, model),
             At::End if self.has_joined => self.ask_end(pair, world, model),
             At::End => {
                 self.plan.clear();
@@ -607,13 +622,6 @@ impl Client for Transactor {
             Some(ShardReply::Transaction(Err(code))) => self.refused(code),
             Some(other) => panic!("nobody asked: {other:?}"),
         }
-    }
-
-    fn forget(&mut self) {
-        self.start_over();
-        self.placed.clear();
-        self.ending = None;
-        self.pair = None;
     }
 }
 

@@ -101,7 +101,7 @@ fn check_seeds(name: &'static str) {
 }
 
 #[test]
-fn cr1_to_cr26_hold_in_mode_os_for_every_seed() {
+fn cr1_to_cr26_and_cr29_hold_in_mode_os_for_every_seed() {
     check_seeds("os");
 }
 
@@ -128,15 +128,15 @@ fn a_pinned_seed_says_what_it_did() {
 /// Whether the judgement can fail at all: mistakes of the disk, each found within so many seeds.
 #[test]
 fn mistakes_are_found() {
-    for (mistake, within) in [
-        (Mistake::LostWrite(40), 20),
-        (Mistake::NoSync("log-start"), 20),
-        (Mistake::NoSync("meta"), 20),
-        (Mistake::NoSync(".log"), 20),
+    for (mode, mistake, within) in [
+        (Durability::Os, Mistake::LostWrite(40), 20),
+        (Durability::Os, Mistake::NoSync("log-start"), 20),
+        (Durability::Os, Mistake::NoSync("meta"), 20),
+        (Durability::Os, Mistake::NoSync(".log"), 20),
     ] {
-        let found = (0..within).find(|seed| run(*seed, Durability::Os, mistake).is_err());
-        println!("{mistake:?}: found by seed {found:?}");
-        assert!(found.is_some(), "{mistake:?} was not found");
+        let found = (0..within).find(|seed| run(*seed, mode, mistake).is_err());
+        println!("{mode:?}, {mistake:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{mode:?}, {mistake:?} was not found");
     }
 }
 

@@ -62,8 +62,8 @@ pub(crate) struct Model {
     pub(crate) seen: BTreeMap<PartitionId, BTreeSet<String>>,
     /// Segments may go by age or size, whenever.
     pub(crate) retention: bool,
-    /// A power cut may have left transactions that nobody ends: only where the mode does not forbid it.
-    pub(crate) may_hang: bool,
+    /// How far the input of committed offsets goes that were answered: no offset lies beyond its log.
+    pub(crate) input: i64,
     /// A fault has closed partitions: what does not answer is not looked at.
     pub(crate) tolerant: bool,
 }
@@ -120,9 +120,6 @@ impl Model {
 
     /// A power cut has taken what the mode does not keep: what is there now is what there is.
     pub(crate) fn rebase(&mut self, world: &mut World, mode: Durability) -> Check<()> {
-        if mode == Durability::Always {
-            return Ok(());
-        }
         let mut logs = BTreeMap::new();
         for (_, id) in world.partitions() {
             let log = log::read(world, id, 1 << 20)?;
@@ -132,6 +129,9 @@ impl Model {
             let is_known = told == log::producers(whole.iter());
             let known = if is_known { whole } else { log.batches.clone() };
             self.mirror.insert(id, known);
+            if mode == Durability::Always {
+                continue;
+            }
             self.settled.remove(&id);
             self.starts.insert(
                 id,
@@ -141,6 +141,9 @@ impl Model {
                 ),
             );
             logs.insert(id, log);
+        }
+        if mode == Durability::Always {
+            return Ok(());
         }
         self.seen.clear();
         self.produced.retain(|(id, value, offset)| {
@@ -155,7 +158,7 @@ impl Model {
         if mode == Durability::Commit {
             return Ok(());
         }
-        self.may_hang = true;
+        self.input = 0;
         self.ended.clear();
         self.ending.clear();
         for ((group, partition), may) in &mut self.offsets {
@@ -196,12 +199,12 @@ impl Model {
         if decided {
             self.judge_endings(&logs)?;
             self.judge_offsets(world)?;
-            self.judge_ids(world)?;
-            if !self.may_hang {
-                self.judge_open(world, &logs)?;
-            }
+            // another pid for every id.
+            let rotates = mode == Durability::Os && crash != Crash::Kill;
+            self.judge_ids(world, rotates)?;
+            self.judge_input(world, &logs)?;
         }
-        Ok(())
+        self.judge_open(world, &logs)
     }
 
     /// The log is what it was, as far as it goes, and goes as far as it must.
@@ -400,7 +403,10 @@ impl Model {
             let Some(meaning) = meanings.get(id) else {
                 continue;
             };
-            if all && let Some(lost) = seen.iter().find(|v| !meaning.visible.contains_key(*v)) {
+            // CR-28: in `commit` plain records may be seen and be gone, never those of a transaction.
+            let kept = |value: &&String| all || value.starts_with('t');
+            let mut kept = seen.iter().filter(kept);
+            if let Some(lost) = kept.find(|value| !meaning.visible.contains_key(*value)) {
                 return Err(format!(
                     "{id}: {lost} was seen, and is not committed any more"
                 ));
@@ -435,14 +441,36 @@ impl Model {
         Ok(())
     }
 
-    fn judge_ids(&self, world: &mut World) -> Check<()> {
+    /// No committed offset points past data that is lost.
+    fn judge_input(&self, world: &World, logs: &BTreeMap<PartitionId, Log>) -> Check<()> {
+        let id = world.partition_id("a", 0).ok_or("no input")?;
+        let end = logs[&id].end;
+        if end < self.input {
+            let input = self.input;
+            return Err(format!(
+                "{id}: ends at {end}, and offset {input} was committed"
+            ));
+        }
+        Ok(())
+    }
+
+    /// How much of an offset's input there is as it is committed.
+    pub(crate) fn input_of(&self, world: &World, offset: i64) -> i64 {
+        let id = world.partition_id("a", 0).expect("it is never deleted");
+        let last = self.mirror.get(&id).and_then(|mirror| mirror.last());
+        last.map_or(0, |last| last.header.last_offset().0 + 1)
+            .min(offset)
+    }
+
+    fn judge_ids(&self, world: &mut World, rotates: bool) -> Check<()> {
         for (transactional_id, (producer_id, epoch)) in &self.ids {
             let found = describe(world, transactional_id)?;
             let Some(found) = found else {
                 return Err(format!("{transactional_id} is unknown"));
             };
             // Without the pair's own rotation an epoch only rises.
-            if found.producer_id.0 != *producer_id || found.producer_epoch.0 < *epoch {
+            let is_known = found.producer_id.0 == *producer_id && found.producer_epoch.0 >= *epoch;
+            if !is_known && !rotates {
                 return Err(format!(
                     "{transactional_id}: {producer_id}/{epoch} was answered, found {found:?}"
                 ));
@@ -470,7 +498,10 @@ impl Model {
             }
         }
         for (id, log) in logs {
-            for (producer, first) in log::meaning(self.history(*id, log)).open {
+            // What lay below the log start may be forgotten, and holds nobody.
+            let here = log::meaning(log.batches.iter()).open;
+            let open = log::meaning(self.history(*id, log)).open.into_iter();
+            for (producer, first) in open.filter(|(producer, _)| here.contains_key(producer)) {
                 if !ongoing.get(&producer).is_some_and(|ids| ids.contains(id)) {
                     return Err(format!(
                         "{id}: a hanging transaction of {producer} at {first:?}"

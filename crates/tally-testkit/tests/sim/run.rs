@@ -28,6 +28,8 @@ pub(crate) enum Mistake {
     None,
     /// Syncs of these files do nothing.
     NoSync(&'static str),
+    /// Input is not secured before its offset.
+    NoInput,
     /// Every so many writes of a log do nothing.
     LostWrite(u64),
 }
@@ -86,6 +88,7 @@ pub(crate) fn run(
         },
         retention,
         shards: 1 + seed.index(2),
+        secures: mistake != Mistake::NoInput,
     };
     let mut clients: Vec<Box<dyn Client>> = vec![
         Box::new(Writer::new("w0")),
@@ -235,13 +238,8 @@ impl Run {
         let mut world = World::start(Rc::clone(disk), root.path(), &self.setup, now)?;
         self.model
             .judge(&mut world, self.setup.mode, Crash::Power(names))?;
-        if self.setup.mode != Durability::Always {
-            self.model.rebase(&mut world, self.setup.mode)?;
-            for one in &mut self.clients {
-                one.client.forget();
-            }
-        }
-        Ok(())
+        // The clients go on as if nothing had happened: where something is lost R-19 keeps them from it.
+        self.model.rebase(&mut world, self.setup.mode)
     }
 
     /// What is to happen to operations: moments are captured, things fail, and the planted mistake is made.
@@ -301,7 +299,9 @@ impl Run {
 
     fn step(&mut self, world: &mut World) -> Result<(), String> {
         match self.seed.below(100) {
-            0..80 => self.client_step(world),
+            0..60 => self.client_step(world),
+            60..79 => _ = world.sync(),
+            79 => world.checkpoint(),
             80..86 => {
                 let disk = Rc::clone(&world.disk);
                 disk.write_back(&mut self.seed);
@@ -439,7 +439,7 @@ fn mistaken(mistake: Mistake, event: &Event, writes: &mut u64) -> Option<Action>
             *writes += u64::from(hit);
             (hit && writes.is_multiple_of(every)).then_some(Action::Undo)
         }
-        Mistake::None => None,
+        Mistake::None | Mistake::NoInput => None,
     }
 }
 

@@ -7,18 +7,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tally_groups as groups;
 use tally_producer_state::Marker;
-use tally_protocol::{CoordinatorEpoch, ErrorCode, LeaderEpoch, Now, PartitionId, TopicId};
+use tally_protocol::{CoordinatorEpoch, ErrorCode, LeaderEpoch, Now, Offset, PartitionId, TopicId};
 use tally_shard::{
-    CompactionSettings, CompactorSettings, Outbox, Outgoing, PartitionRole, PartitionSettings,
-    ReplyTo, RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings,
+    CompactionSettings, CompactorSettings, Outbox, Outgoing, Owed, PartitionRole,
+    PartitionSettings, ReplyTo, RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings,
 };
 use tally_storage::faults::Installed;
 use tally_storage::{
     DataDir, Durability, FileMetaStore, Journal, LogOptions, MetaStore, Revision, SegmentJournal,
+    SyncJournal, SyncOptions,
 };
 use tally_testkit::simulated_disk::SimulatedDisk;
 use tally_transactions as transactions;
-use tally_transactions::{MarkerSet, TopicPartition};
+use tally_transactions::{Fence, MarkerSet, TopicPartition};
 
 /// The topic of the groups, as transactions name it.
 pub(crate) const OFFSETS: &str = "offsets";
@@ -35,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) log: LogOptions,
     pub(crate) retention: RetentionSettings,
     pub(crate) shards: usize,
+    /// Whether input is secured before its offset: not, to see that it would be found.
+    pub(crate) secures: bool,
 }
 
 /// A topic, as the metadata has it.
@@ -57,6 +60,8 @@ impl Topic {
 /// The broker.
 pub(crate) struct World {
     shards: Vec<Shard>,
+    /// In the modes that sync.
+    journal: Option<Arc<SyncJournal>>,
     meta: FileMetaStore,
     dir: Arc<DataDir>,
     setup: Setup,
@@ -99,6 +104,7 @@ impl World {
         let incarnation = number(&values, "incarnation") + 1;
         let mut world = World {
             shards: Vec::new(),
+            journal: None,
             meta,
             dir,
             setup: setup.clone(),
@@ -161,8 +167,13 @@ impl World {
                 keys_bytes: 1 << 20,
             },
         };
+        self.journal = self.open_journal()?;
         for _ in 0..self.setup.shards {
-            let journal = SegmentJournal::new(Arc::clone(&self.dir));
+            let dir = Arc::clone(&self.dir);
+            let journal = match &self.journal {
+                Some(journal) => SegmentJournal::synced(dir, Arc::clone(journal), self.setup.mode),
+                None => SegmentJournal::new(dir),
+            };
             assert!(journal.prefix_ordered());
             self.shards.push(Shard::new(settings.clone(), journal));
         }
@@ -174,13 +185,93 @@ impl World {
         for index in 0..self.shards.len() {
             self.supply_ids(index);
         }
+        self.fence_after_power_cut();
         for index in 0..self.shards.len() {
             let now = self.now;
             self.turn(index, |shard, outbox| shard.recovered(now, outbox));
         }
+        // The broker does this beside its work.
+        for _ in 0..100 {
+            if !self.shards.iter().any(Shard::is_fencing) {
+                break;
+            }
+            self.pass_ms(100);
+        }
+        if self.shards.iter().any(Shard::is_fencing) {
+            return Err("ids stay unfenced".to_owned());
+        }
+        self.sync();
         self.dir
             .power_cut_handled()
             .map_err(|e| failed("boot id")(&e))
+    }
+
+    fn open_journal(&self) -> Result<Option<Arc<SyncJournal>>, Failed> {
+        match self.setup.mode {
+            Durability::Memory | Durability::Os => Ok(None),
+            Durability::Commit | Durability::Always => {
+                let options = SyncOptions {
+                    durability: self.setup.mode,
+                    journal_bytes: 128 * 1024,
+                    copied_bytes_max: 3000,
+                };
+                let opened = SyncJournal::open(Arc::clone(&self.dir), options);
+                opened.map(Some).map_err(|e| failed("journal")(&e))
+            }
+        }
+    }
+
+    /// R-19, as the broker does it.
+    fn fence_after_power_cut(&mut self) {
+        let fence = match self.dir.power_cut_of() {
+            Some(Durability::Memory | Durability::Os) => Fence::ProducerId,
+            Some(Durability::Commit) => Fence::Epoch,
+            Some(Durability::Always) | None => return,
+        };
+        let mut owed = Owed::new();
+        for index in 0..self.shards.len() {
+            for markers in self.shards[index].power_was_cut(fence) {
+                for name in &markers.partitions {
+                    if let Some(id) = self.partition_id(&name.topic, name.partition) {
+                        owed.insert((id, markers.producer_id), markers.producer_epoch);
+                    }
+                }
+            }
+        }
+        for shard in &mut self.shards {
+            assert!(shard.abort_orphans(self.now, &owed), "there is room");
+        }
+    }
+
+    /// One turn of the syncing thread, and what it lets go of; whether there was anything to sync.
+    pub(crate) fn sync(&mut self) -> bool {
+        let Some(journal) = self.journal.clone() else {
+            return false;
+        };
+        // A failure is found by the shards.
+        let synced = journal.turn().unwrap_or(true);
+        for index in 0..self.shards.len() {
+            let now = self.now;
+            self.turn(index, |shard, outbox| shard.synced(now, outbox));
+        }
+        synced
+    }
+
+    /// What the other thread does now and then.
+    pub(crate) fn checkpoint(&mut self) {
+        // A failure is found by the shards, or, where nobody waits for a sync, by the next one.
+        let _failed = match &self.journal {
+            Some(journal) => journal.checkpoint().is_err(),
+            None => self.dir.sync_closed().is_err(),
+        };
+    }
+
+    /// in `commit` what lies below an offset is handed over before the offset is.
+    pub(crate) fn secure(&mut self, id: PartitionId, offset: i64) {
+        if self.setup.mode == Durability::Commit && self.setup.secures {
+            let upto = Some(Offset(offset));
+            self.tell(id, ShardMessage::Secure { upto });
+        }
     }
 
     fn open_partition(&mut self, name: &str, topic: &Topic, index: i32) -> Result<(), Failed> {
@@ -193,7 +284,10 @@ impl World {
         let settings = PartitionSettings {
             role,
             leader_epoch: LeaderEpoch(self.incarnation - topic.created),
-            log: self.setup.log,
+            log: LogOptions {
+                synced_only: role != PartitionRole::Data,
+                ..self.setup.log
+            },
             retention: self.setup.retention,
             compaction: CompactionSettings::OFF,
         };
@@ -323,7 +417,7 @@ impl World {
         self.answers.remove(&to)
     }
 
-    /// Asks and takes what is answered at once. What is not in memory is read first, as the broker does.
+    /// Asks, and syncs until it is answered. What is not in memory is read first, as the broker does.
     pub(crate) fn ask_now(
         &mut self,
         id: PartitionId,
@@ -331,7 +425,14 @@ impl World {
     ) -> Option<ShardReply> {
         loop {
             let to = self.ask(id, &message);
-            match self.answer(to).flatten() {
+            let answer = loop {
+                match self.answer(to) {
+                    Some(answer) => break answer,
+                    None if self.sync() => {}
+                    None => break None,
+                }
+            };
+            match answer {
                 Some(ShardReply::Cold(cold)) => cold.load().ok()?,
                 reply => return reply,
             }
@@ -379,7 +480,19 @@ impl World {
                     Outgoing::ProducerIds => self.supply_ids(origin),
                     // Only so that it is there sooner.
                     Outgoing::Load(_) => {}
-                    Outgoing::Secure { .. } => panic!("only the mode commit asks for that"),
+                    Outgoing::Secure {
+                        coordinator,
+                        request,
+                    } => {
+                        for name in &request.secured {
+                            if let Some(id) = self.partition_id(&name.topic, name.partition) {
+                                let message = ShardMessage::Secure { upto: None };
+                                queue.push_back(self.deliver(id, message));
+                            }
+                        }
+                        let message = ShardMessage::Secured(request);
+                        queue.push_back(self.deliver(coordinator, message));
+                    }
                 }
             }
         }

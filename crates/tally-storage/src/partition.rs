@@ -508,11 +508,14 @@ impl PartitionLog {
     }
 
     /// Removes what is left of a segment that could not be begun, before anything is appended to the one before: a start
-    /// would take its name for the end of that one.
+    /// would take its name for the end of that one. It must not come back with the power either.
     fn remove_doomed(&mut self, place: Place<'_>) -> io::Result<()> {
         if let Some(base) = self.doomed {
             disk::remove_if_present(&place.file(base, LOG))?;
-            self.doomed = None;
+            match disk::sync_directory(&place.directory()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.doomed = None,
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use crate::data_dir::DataDir;
 use crate::error::{StorageError, failed};
 use crate::recovery_points::Point;
+use crate::segment::is_full;
 use crate::tail::{Tail, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,9 +31,20 @@ pub(crate) enum Scope<'a> {
     },
 }
 
-/// Syncs the unsynced segments and moves the recovery points and the beginning of the redo. Returns whether there was
-/// anything to do.
-pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<bool, StorageError> {
+/// How a checkpoint ended that met no error but a full disk.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// There was nothing to do.
+    Nothing,
+    /// The recovery points have moved.
+    Moved,
+    /// The segments are synced, and there is no room to say so: it is tried again.
+    NoRoom(StorageError),
+}
+
+/// Syncs the unsynced segments and moves the recovery points and the beginning of the redo. A failed sync is an error, on a
+/// full disk too: what it was about may be lost to every later one.
+pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<Done, StorageError> {
     let _one = dir.one_checkpoint();
     // First, and not before nobody else can begin a new generation.
     let redo_from = match scope {
@@ -46,7 +58,7 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<bool, StorageError>
     let points = dir.points();
     let moves = redo_from > points.redo_from();
     if tails.is_empty() && !moves && !points.has_changed() {
-        return Ok(false);
+        return Ok(Done::Nothing);
     }
     let sampled: Vec<(Written, bool)> = tails.iter().map(|tail| sample(tail, scope)).collect();
     if let Err(error) = sync(dir, &tails) {
@@ -55,6 +67,7 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<bool, StorageError>
         return Err(error);
     }
     let mut reached: BTreeMap<PartitionId, Point> = BTreeMap::new();
+    let has_failed = !failed_before.is_empty();
     let mut stopped = failed_before;
     for (tail, (written, whole)) in tails.iter().zip(&sampled) {
         if tail.is_removed() || stopped.contains(&tail.partition) {
@@ -77,7 +90,10 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<bool, StorageError>
                 *before = *point;
             }
         }
-        next.redo_from = next.redo_from.max(redo_from);
+        // What a failed sync was about is in the journal alone.
+        if !has_failed {
+            next.redo_from = next.redo_from.max(redo_from);
+        }
     });
     for (tail, (_, whole)) in tails.iter().zip(&sampled) {
         // The points are where they were, or not at its end: it is synced again before they move on.
@@ -85,8 +101,12 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<bool, StorageError>
             unsynced.list_again(tail);
         }
     }
-    update.map_err(failed("write the recovery points of", dir.path()))?;
-    Ok(true)
+    let failed = failed("write the recovery points of", dir.path());
+    match update {
+        Ok(()) => Ok(Done::Moved),
+        Err(error) if is_full(&error) => Ok(Done::NoRoom(failed(error))),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn sample(tail: &Tail, scope: Scope<'_>) -> (Written, bool) {

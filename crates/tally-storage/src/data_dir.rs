@@ -3,7 +3,7 @@
 //! Invariants: one process has the directory, by a lock that the kernel drops when the process ends however it ends. The
 //! mark of a clean shutdown is removed before anything else is opened, so that it only ever speaks of the run before.
 
-use crate::checkpoint::{self, Scope};
+use crate::checkpoint::{self, Done, Scope};
 use crate::cold::Heat;
 use crate::disk::{self, SegmentFile, Sync};
 use crate::error::{OpenDirError, StorageError, failed};
@@ -283,11 +283,15 @@ impl DataDir {
     /// looked through. For durability `os`, now and then; returns whether there was anything to do. A segment whose sync
     /// fails is never taken for synced.
     pub fn sync_closed(&self) -> Result<bool, StorageError> {
-        let done = checkpoint::run(self, Scope::Closed);
-        if done.is_err() {
-            self.suspect();
+        match checkpoint::run(self, Scope::Closed) {
+            Ok(Done::Nothing) => Ok(false),
+            Ok(Done::Moved) => Ok(true),
+            Ok(Done::NoRoom(error)) => Err(error),
+            Err(error) => {
+                self.suspect();
+                Err(error)
+            }
         }
-        done
     }
 
     /// Brings everything of the file system to its disk.

@@ -16,13 +16,12 @@ pub(crate) mod group;
 
 use self::file::{JournalFile, Room};
 use self::group::{Builder, ENTRY, Kind, PAGE};
-use crate::checkpoint::{self, Scope};
+use crate::checkpoint::{self, Done, Scope};
 use crate::data_dir::DataDir;
 use crate::error::{StorageError, failed};
 use crate::journal::{JournalState, Ticket};
 use crate::partition::Range;
 use crate::redo;
-use crate::segment::is_full;
 use crate::tail::{Tail, lock};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -405,14 +404,13 @@ impl SyncJournal {
         if lock(&self.pending).is_failed {
             return Ok(false);
         }
-        let done = checkpoint::run(&self.dir, self.scope());
-        done.or_else(|error| match is_no_room(&error) {
-            true => Ok(false),
-            false => {
+        match checkpoint::run(&self.dir, self.scope()) {
+            Ok(done) => Ok(matches!(done, Done::Moved)),
+            Err(error) => {
                 self.fail(&error);
                 Err(error)
             }
-        })
+        }
     }
 
     fn scope(&self) -> Scope<'_> {
@@ -424,13 +422,12 @@ impl SyncJournal {
 
     /// The same, within a turn; returns whether the disk had room for the points.
     fn checkpoint_within(&self) -> Result<bool, StorageError> {
-        match checkpoint::run(&self.dir, self.scope()) {
-            Ok(_) => Ok(true),
-            Err(error) if is_no_room(&error) => {
+        match checkpoint::run(&self.dir, self.scope())? {
+            Done::Nothing | Done::Moved => Ok(true),
+            Done::NoRoom(error) => {
                 tracing::warn!(%error, "no checkpoint on a full disk: nothing is synced until there is room");
                 Ok(false)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -504,8 +501,4 @@ impl Taken {
             range.tail.set_journaled(range.upto);
         }
     }
-}
-
-fn is_no_room(error: &StorageError) -> bool {
-    matches!(error, StorageError::Io { source, .. } if is_full(source))
 }

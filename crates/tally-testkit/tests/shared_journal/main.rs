@@ -191,9 +191,11 @@ fn fail_some(disk: &SimulatedDisk, every: u64, seed: &mut Seed) {
         if seed.below(every) > 0 {
             return Action::Go;
         }
+        // A sync may find no room too, and is a failed one then.
+        let error = [ErrorKind::Other, ErrorKind::StorageFull][seed.index(2)];
         match event.kind {
-            "write" => Action::Short(seed.index(event.bytes + 1), ErrorKind::Other),
-            _ => Action::Fail(ErrorKind::Other),
+            "write" => Action::Short(seed.index(event.bytes + 1), error),
+            _ => Action::Fail(error),
         }
     });
 }

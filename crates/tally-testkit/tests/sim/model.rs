@@ -100,7 +100,7 @@ impl Model {
                 *seen = meaning
                     .visible
                     .into_iter()
-                    .filter(|(_, offset)| *offset < log.stable)
+                    .filter(|(_, offset)| (log.start..log.stable).contains(offset))
                     .map(|(value, _)| value)
                     .collect();
             }
@@ -178,7 +178,12 @@ impl Model {
 
     /// Everything that must hold of a broker that was started on an image.
     pub(crate) fn judge(&self, world: &mut World, mode: Durability, crash: Crash) -> Check<()> {
-        let all = !matches!(crash, Crash::Power(_)) || mode == Durability::Always;
+        let all = match crash {
+            Crash::Kill => true,
+            // In `commit` nobody can tell that more was on the disk than was synced (R-11 (a)).
+            Crash::PowerInRecovery => mode != Durability::Commit,
+            Crash::Power(_) => mode == Durability::Always,
+        };
         // only where nothing syncs a directory can the name of a first segment be lost, and only on a file system that
         // keeps later names without it.
         let may_begin_later = mode == Durability::Os && crash == Crash::Power(Names::Any);
@@ -387,6 +392,10 @@ impl Model {
                 let Some(meaning) = meanings.get(id) else {
                     continue;
                 };
+                if *offset < logs[id].start {
+                    // Nobody can read it, and after a power cut nobody may know of it any more.
+                    continue;
+                }
                 if ended.commit {
                     has(id, value, *offset)?;
                 }
@@ -419,8 +428,10 @@ impl Model {
     fn judge_endings(&self, logs: &BTreeMap<PartitionId, Log>) -> Check<()> {
         for values in self.ending.values() {
             let mut ends = BTreeSet::new();
-            for (id, value, _) in values {
-                let Some(log) = logs.get(id) else { continue };
+            for (id, value, offset) in values {
+                let Some(log) = logs.get(id).filter(|log| *offset >= log.start) else {
+                    continue;
+                };
                 let meaning = log::meaning(self.history(*id, log));
                 ends.insert(meaning.committed.contains(value));
             }

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tally_storage::Durability;
 
+/// The modes that seeds are run in.
+const NAMES: [&str; 3] = ["os", "commit", "always"];
 /// Seeds in each run of the tests, for each mode.
 const SEEDS: u64 = 500;
 /// New ones each time.
@@ -162,9 +164,19 @@ fn a_seed_of_your_own() {
         return;
     };
     let name = std::env::var("TALLY_SIM_MODE").unwrap_or_else(|_| "os".to_owned());
+    let name = NAMES.iter().find(|known| **known == name);
+    let name = name.expect("one of the modes");
+    if let Some((first, end)) = seed.split_once("..") {
+        let number = |text: &str| text.parse::<u64>().expect("a range of numbers");
+        let seeds: Vec<u64> = (number(first)..number(end)).collect();
+        let (images, failures) = run_all(name, &seeds, Mistake::None);
+        println!("{name}: seeds {seed}, {images} images");
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        return;
+    }
     let seed = seed.parse().expect("a number");
-    match run(seed, mode_named(&name), Mistake::None) {
+    match run(seed, mode_named(name), Mistake::None) {
         Ok(report) => println!("{}\nit holds", report.lines.join("\n")),
-        Err((error, report)) => panic!("{}", describe(&name, seed, &error, &report)),
+        Err((error, report)) => panic!("{}", describe(name, seed, &error, &report)),
     }
 }

@@ -58,8 +58,8 @@ pub(crate) struct Model {
     pub(crate) mirror: BTreeMap<PartitionId, Vec<Batch>>,
     /// A clean stop synced the partition up to here.
     pub(crate) settled: BTreeMap<PartitionId, i64>,
-    /// What read_committed readers saw.
-    pub(crate) seen: BTreeMap<PartitionId, BTreeSet<String>>,
+    /// What read_committed readers saw, and where.
+    pub(crate) seen: BTreeMap<PartitionId, BTreeMap<String, i64>>,
     /// Segments may go by age or size, whenever.
     pub(crate) retention: bool,
     /// How far the input of committed offsets goes that were answered: no offset lies beyond its log.
@@ -69,16 +69,29 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Looks at the running broker: what can be read now must be readable later.
-    pub(crate) fn look(&mut self, world: &mut World) -> Check<()> {
+    /// Reads all of the running broker. Whoever does that has not learnt it yet: what the reading itself makes the broker
+    /// do happens before.
+    pub(crate) fn read(&self, world: &mut World) -> Check<Vec<(String, PartitionId, Log)>> {
+        let mut logs = Vec::new();
+        for (name, id) in world.partitions() {
+            match log::read(world, id, 1 << 20) {
+                Err(_) if self.tolerant => {}
+                read => logs.push((name, id, read?)),
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Learns what was read: it must be readable later.
+    pub(crate) fn learn(
+        &mut self,
+        world: &World,
+        logs: Vec<(String, PartitionId, Log)>,
+    ) -> Check<()> {
         let partitions = world.partitions();
         let there: BTreeSet<PartitionId> = partitions.iter().map(|(_, id)| *id).collect();
         self.mirror.retain(|id, _| there.contains(id));
-        for (name, id) in partitions {
-            let log = match log::read(world, id, 1 << 20) {
-                Err(_) if self.tolerant => continue,
-                other => other?,
-            };
+        for (name, id, log) in logs {
             let known = self.starts.get(&id).copied().unwrap_or((0, 0));
             let most = if self.retention { i64::MAX } else { known.1 };
             self.starts.insert(id, (known.0.max(log.start), most));
@@ -101,7 +114,6 @@ impl Model {
                     .visible
                     .into_iter()
                     .filter(|(_, offset)| (log.start..log.stable).contains(offset))
-                    .map(|(value, _)| value)
                     .collect();
             }
         }
@@ -409,12 +421,14 @@ impl Model {
             }
         }
         for (id, seen) in &self.seen {
-            let Some(meaning) = meanings.get(id) else {
+            let (Some(meaning), Some(log)) = (meanings.get(id), logs.get(id)) else {
                 continue;
             };
-            // CR-28: in `commit` plain records may be seen and be gone, never those of a transaction.
-            let kept = |value: &&String| all || value.starts_with('t');
-            let mut kept = seen.iter().filter(kept);
+            // CR-28: in `commit` plain records may be seen and be gone, never those of a transaction. What was deleted is gone.
+            let kept = seen
+                .iter()
+                .filter(|(value, offset)| **offset >= log.start && (all || value.starts_with('t')));
+            let mut kept = kept.map(|(value, _)| value);
             if let Some(lost) = kept.find(|value| !meaning.visible.contains_key(*value)) {
                 return Err(format!(
                     "{id}: {lost} was seen, and is not committed any more"

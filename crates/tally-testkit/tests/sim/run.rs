@@ -284,9 +284,7 @@ impl Run {
     fn live(&mut self, world: &mut World) -> Result<(), String> {
         for _ in 0..STEPS {
             self.step(world)?;
-            for capture in world.disk.take_captures() {
-                self.judge_capture(&capture)?;
-            }
+            self.judge_captures(world)?;
             self.model.tolerant |= *self.must_restart.borrow();
             self.look(world)?;
         }
@@ -294,7 +292,17 @@ impl Run {
     }
 
     fn look(&mut self, world: &mut World) -> Result<(), String> {
-        self.model.look(world)
+        let logs = self.model.read(world)?;
+        // Reading may make a shard begin anew: such a moment knows nothing of what is read then.
+        self.judge_captures(world)?;
+        self.model.learn(world, logs)
+    }
+
+    fn judge_captures(&mut self, world: &World) -> Result<(), String> {
+        for capture in world.disk.take_captures() {
+            self.judge_capture(&capture)?;
+        }
+        Ok(())
     }
 
     fn step(&mut self, world: &mut World) -> Result<(), String> {

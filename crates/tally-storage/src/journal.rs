@@ -592,11 +592,15 @@ impl SegmentJournal {
     }
 
     /// Forgets every partition after a failure (N9): the shard opens them again, and recovery finds out what is in place.
+    /// Where writes are synced all shards start over: what is opened again counts as durable, and it has to be.
     pub fn start_over(&mut self) {
         self.partitions.clear();
         self.durable = self.last;
-        self.state = JournalState::Open;
+        let state = std::mem::replace(&mut self.state, JournalState::Open);
         if let Some(synced) = &mut self.synced {
+            if let JournalState::Failed(reason) = state {
+                synced.journal.fail_with(reason);
+            }
             // Where that fails the state stays as it is.
             synced.failures = synced.journal.start_over();
             self.last = synced.journal.synced();

@@ -443,10 +443,16 @@ impl SyncJournal {
 
     fn fail(&self, error: &StorageError) {
         tracing::error!(%error, "a sync failed: the journal stops");
+        self.fail_with(error.to_string().into());
+    }
+
+    /// Fails because of what a shard could not write: how much of it is in place only a new look at the files can tell, and
+    /// what was handed over of them is not what is found then.
+    pub(crate) fn fail_with(&self, reason: Arc<str>) {
         self.dir.distrust();
         self.dir.suspect();
         let mut pending = lock(&self.pending);
-        pending.failure = Some(error.to_string().into());
+        pending.failure = Some(reason);
         pending.is_failed = true;
         self.failures.fetch_add(1, Ordering::Release);
         self.arrived.notify_all();
@@ -457,20 +463,30 @@ impl SyncJournal {
     /// its partitions. Returns the failures that a shard need not mind any more: not the last one, if all that fails.
     pub(crate) fn start_over(&self) -> u64 {
         let mut writer = lock(&self.writer);
-        if !lock(&self.pending).is_failed {
-            return self.failures();
+        loop {
+            let seen = {
+                let pending = lock(&self.pending);
+                if !pending.is_failed {
+                    return self.failures();
+                }
+                self.failures()
+            };
+            if let Err(error) = self.renew(&mut writer) {
+                let before = self.failures();
+                self.fail(&error);
+                return before;
+            }
+            let mut pending = lock(&self.pending);
+            if self.failures() != seen {
+                // Another one meanwhile: what it is about was perhaps not looked at.
+                continue;
+            }
+            pending.is_failed = false;
+            pending.ranges.clear();
+            pending.is_stuck = false;
+            self.synced.store(pending.handed, Ordering::Release);
+            return seen;
         }
-        if let Err(error) = self.renew(&mut writer) {
-            let before = self.failures();
-            self.fail(&error);
-            return before;
-        }
-        let mut pending = lock(&self.pending);
-        pending.is_failed = false;
-        pending.ranges.clear();
-        pending.is_stuck = false;
-        self.synced.store(pending.handed, Ordering::Release);
-        self.failures()
     }
 
     fn renew(&self, writer: &mut Writer) -> Result<(), StorageError> {

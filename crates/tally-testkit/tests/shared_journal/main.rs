@@ -255,3 +255,38 @@ fn what_survives_a_power_cut_is_a_prefix_of_what_was_handed_over() {
 fn a_failed_sync_is_never_taken_for_done() {
     for_seeds(1000, fail);
 }
+
+/// What a shard finds after an append that failed counts as durable from then on (N9): before the shard began anew some of it
+/// was in the journal, some was waiting for it, and a checkpoint comes.
+#[test]
+fn n9_what_is_found_after_a_failed_append_is_synced() {
+    for durability in [Durability::Commit, Durability::Always] {
+        let seed = &mut Seed::new(1);
+        let root = Root::new("append");
+        let disk = SimulatedDisk::new(root.path(), "one");
+        let watched = disk.install();
+        let mut world = World::new(root.path(), durability);
+        world.put(1, seed, false);
+        world.put(2, seed, false);
+        world.turn();
+        world.put(1, seed, false);
+        world.put(2, seed, false);
+        disk.on_operation(|event| match event.path.ends_with(".log") {
+            true => Action::Short(10, ErrorKind::Other),
+            false => Action::Go,
+        });
+        world.put(2, seed, false);
+        disk.let_be();
+        assert!(!world.is_open(), "the append has failed");
+        assert!(world.start_over(), "the disk is good again");
+        world.put(3, seed, false);
+        world.turn();
+        world.checkpoint();
+        let (moment, model) = (disk.capture(), world.model.borrow().clone());
+        drop(watched);
+        let image = Root::new("append-cut");
+        moment.only_synced(image.path());
+        let checked = model.check(&found_in(image.path(), "two", &model), false);
+        checked.unwrap_or_else(|error| panic!("{durability:?}: {error}"));
+    }
+}

@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, index: i32, seed: &mut Seed, control: bool) {
+    pub(crate) fn put(&mut self, index: i32, seed: &mut Seed, control: bool) {
         let size = match seed.below(20) {
             0 => 9000,
             1..4 => seed.below(5000) + 1,
@@ -321,7 +321,7 @@ impl World {
         self.note_synced();
     }
 
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         let _failed = self.sync.checkpoint().is_err();
     }
 
@@ -379,20 +379,9 @@ impl World {
         if self.is_broken {
             return false;
         }
-        let was_append = self.sync.state() == JournalState::Open;
         self.shards.iter_mut().for_each(SegmentJournal::start_over);
         if !self.is_open() || open_partitions(&mut self.shards, &self.model.borrow().ids).is_err() {
             return false;
-        }
-        if was_append {
-            // Of an append that failed all may be in place, and nobody has handed it over.
-            for index in 0..PARTITIONS {
-                let id = self.id(index);
-                self.shard(index).hand_over(id, None);
-            }
-            if !self.sync.turn().is_ok_and(|done| done) || !self.is_open() {
-                return false;
-            }
         }
         let found = self.contents();
         let mut model = self.model.borrow_mut();

@@ -213,13 +213,19 @@ impl<'a> Redo<'a> {
         entry.end <= self.point(entry.partition).offset
     }
 
-    fn log_start(&mut self, id: PartitionId) -> Result<Offset, StorageError> {
+    /// Where the log starts. One that can't be told is the business of whoever opens the partition, and of no other: until it
+    /// is mended nothing is left out.
+    fn log_start(&mut self, id: PartitionId) -> Offset {
         if let Some(known) = self.log_starts.get(&id) {
-            return Ok(*known);
+            return *known;
         }
-        let log_start = partition::read_log_start(self.place(id))?;
+        let read = partition::read_log_start(self.place(id));
+        let log_start = read.unwrap_or_else(|error| {
+            tracing::error!(partition = %id, %error, "what the journal holds of a damaged partition is kept for it");
+            Offset::ZERO
+        });
         self.log_starts.insert(id, log_start);
-        Ok(log_start)
+        log_start
     }
 
     /// Looks at what is there before anything is changed.
@@ -273,7 +279,7 @@ impl<'a> Redo<'a> {
     fn apply_entry(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), StorageError> {
         let key = (entry.partition, entry.segment);
         let point = self.point(entry.partition);
-        let log_start = self.log_start(entry.partition)?;
+        let log_start = self.log_start(entry.partition);
         let follows = entry.position == 0
             || (entry.segment == point.segment && entry.position <= point.position);
         let gone = self.segments.get(&key).is_none_or(|segment| {

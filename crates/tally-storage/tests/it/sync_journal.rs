@@ -178,3 +178,46 @@ fn what_the_journal_and_the_points_hold_can_be_looked_at() {
     assert_eq!(after.points[&PARTITION].0, end);
     assert_eq!(shards.shards[0].settled(PARTITION), end);
 }
+
+/// What is wrong with one partition closes that one; what the journal holds of it waits in its segments until it is mended.
+#[test]
+fn a_damaged_log_start_closes_its_partition_and_loses_nothing_of_it() {
+    for power_is_cut in [false, true] {
+        let disk = Disk::new();
+        let log_start = disk.directory().join("log-start");
+        let mut shards = Shards::start(&disk.open(), Durability::Always, SMALL);
+        for _ in 0..3 {
+            shards.put(PARTITION, 100);
+            shards.put(OTHER, 100);
+            shards.sync.turn().expect("synced");
+        }
+        let moved = shards.shards[0].set_log_start(PARTITION, Offset(2));
+        moved.expect("deleted up to there");
+        drop(shards);
+        let good = std::fs::read(&log_start).expect("it is there");
+        std::fs::write(&log_start, b"0\nsomewhere").expect("damaged");
+        if power_is_cut {
+            disk.forget_boot();
+            std::fs::write(disk.file(0, "log"), []).expect("it never reached the disk");
+        }
+        let dir = disk.open();
+        let start = |dir: &Arc<DataDir>| {
+            let options = SyncOptions {
+                durability: Durability::Always,
+                ..OPTIONS
+            };
+            let sync = SyncJournal::open(Arc::clone(dir), options).expect("the journal opens");
+            SegmentJournal::synced(Arc::clone(dir), sync, Durability::Always)
+        };
+        let mut shard = start(&dir);
+        let error = shard.open_partition(PARTITION, SMALL).expect_err("closed");
+        assert!(error.to_string().contains("log-start"), "{error}");
+        let other = shard.open_partition(OTHER, SMALL).expect("the other opens");
+        assert_eq!(other.log_end, Offset(6));
+        drop((shard, dir));
+        std::fs::write(&log_start, good).expect("mended");
+        let mut shard = start(&disk.open());
+        let found = shard.open_partition(PARTITION, SMALL).expect("it opens");
+        assert_eq!((found.log_start, found.log_end), (Offset(2), Offset(6)));
+    }
+}

@@ -34,6 +34,8 @@ use tally_protocol::{BatchView, LeaderEpoch, Offset, batch};
 
 pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const LOG_START: &str = "log-start";
+/// Segments that one read looks into: far fewer than stay mapped, so that those it needs can all be in memory at once.
+const SEGMENTS_A_READ_MAX: usize = 1024;
 /// Snapshots kept besides the one that a cut of the last segment can't reach.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -592,7 +594,8 @@ impl PartitionLog {
             next: from,
         };
         let mut left = max_bytes;
-        for segment in &self.segments[self.segment_of(from)..] {
+        let segments = self.segments[self.segment_of(from)..].iter();
+        for segment in segments.take(SEGMENTS_A_READ_MAX) {
             if outcome.next >= upto {
                 break;
             }

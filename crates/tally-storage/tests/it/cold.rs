@@ -161,3 +161,27 @@ proptest! {
         prop_assert_eq!(run(&log), hot);
     }
 }
+
+/// Where segments are closed by the hundred, what one read needs must be no more than what can be in memory at once.
+#[test]
+fn a_read_looks_into_so_many_segments_and_no_more() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    for _ in 0..1030 {
+        log.fill(1);
+        log.journal.roll(PARTITION).expect("a new segment begins");
+    }
+    let mut from = 0;
+    let mut sizes = Vec::new();
+    while Offset(from) < log.journal.log_end(PARTITION) {
+        let outcome = loop {
+            match try_to_read(&log, from) {
+                Err(StorageError::NotInMemory(cold)) => cold.load().expect("it can be read"),
+                other => break other.expect("the disk is good"),
+            }
+        };
+        sizes.push(outcome.slices.len());
+        from = outcome.next.0;
+    }
+    assert_eq!(sizes, [1024, 6]);
+}

@@ -13,7 +13,7 @@ use crate::server::hanging::{self, WatchSettings};
 use crate::server::loading::Loading;
 use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
-use crate::server::sync::Syncing;
+use crate::server::sync::{Syncing, SyncingClosed};
 use crate::server::{http, listener};
 use crate::stopping::StopProgress;
 use std::net::SocketAddr;
@@ -113,6 +113,7 @@ pub struct Broker {
     shards: Arc<Shards>,
     data_dir: Arc<DataDir>,
     syncing: Option<Syncing>,
+    syncing_closed: Option<SyncingClosed>,
     keeps_nothing: bool,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
@@ -141,6 +142,10 @@ impl Broker {
             Some(address) => Some(serve_http(&address.to_string(), &ready, stopped.clone()).await?),
             None => None,
         };
+        let syncing_closed = match config.durability {
+            Durability::Os => Some(start_syncing_closed(&data_dir)?),
+            Durability::Memory | Durability::Commit | Durability::Always => None,
+        };
         spawn_timers(&shards, syncing.is_some());
         let watched = WatchSettings::of(&metadata.config());
         tokio::spawn(hanging::run(Arc::clone(&shards), watched));
@@ -165,6 +170,7 @@ impl Broker {
             shards,
             data_dir,
             syncing,
+            syncing_closed,
             keeps_nothing: config.durability == Durability::Memory,
             ready,
             stop,
@@ -209,6 +215,9 @@ impl Broker {
             if let Some(syncing) = self.syncing {
                 syncing.stop();
             }
+            if let Some(syncing_closed) = self.syncing_closed {
+                syncing_closed.stop();
+            }
             outcome?;
             if self.keeps_nothing {
                 data_dir.remove_everything()?;
@@ -219,6 +228,11 @@ impl Broker {
         });
         closed.await.expect("closing the journals does not panic")
     }
+}
+
+fn start_syncing_closed(data_dir: &Arc<DataDir>) -> Result<SyncingClosed, StartError> {
+    let started = SyncingClosed::start(Arc::clone(data_dir));
+    started.map_err(|error| StartError::Thread(error.to_string()))
 }
 
 /// What the shards do by the clock, and the answers that wait for a sync.

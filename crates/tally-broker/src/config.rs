@@ -226,6 +226,8 @@ pub struct BrokerConfig {
     pub listen: Address,
     /// `advertised.listeners`, when given: see [`BrokerConfig::advertised`].
     pub advertise: Option<Address>,
+    /// `tally.journal.bytes`: the size of the journal, in the modes that have one.
+    pub journal_bytes: u64,
     /// `log.dirs`: the data directory.
     pub data_dir: PathBuf,
     /// `tally.http.listeners`; `None` is off.
@@ -357,6 +359,7 @@ impl BrokerConfig {
             data_dir: data_dir(&values)?,
             http: address::http(&values)?,
             durability: durability(&values)?,
+            journal_bytes: values.unsigned("tally.journal.bytes"),
             shards: (shards > 0).then_some(shards),
             transaction_version: values.short("tally.transaction.version"),
             unstable_api_versions: values.boolean("unstable.api.versions.enable")
@@ -502,14 +505,9 @@ fn cluster_id(values: &Values) -> Result<Option<String>, ConfigError> {
 }
 
 fn durability(values: &Values) -> Result<Durability, ConfigError> {
-    let invalid = |reason: &str| values.invalid("tally.durability", reason.to_owned());
     let name = values.text("tally.durability").unwrap_or_default();
-    match Durability::named(name) {
-        Some(mode @ (Durability::Memory | Durability::Os)) => Ok(mode),
-        // The shards can do more, but not without a prefix-ordered journal on the disk and R-19.
-        Some(_) => Err(invalid("only os and memory are built yet")),
-        None => Err(invalid("is not a mode")),
-    }
+    Durability::named(name)
+        .ok_or_else(|| values.invalid("tally.durability", "is not a mode".to_owned()))
 }
 
 fn data_dir(values: &Values) -> Result<PathBuf, ConfigError> {
@@ -691,10 +689,6 @@ mod tests {
         for mode in Durability::ALL {
             assert_eq!(Durability::named(mode.name()), Some(mode));
         }
-        check_refused(
-            &[("tally.durability", "commit")],
-            "tally.durability=commit: only os and memory are built yet (--set)",
-        );
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) fn open_journal(
         Durability::Commit | Durability::Always => {
             let options = SyncOptions {
                 durability: in_storage(config.durability),
+                journal_bytes: config.journal_bytes,
                 ..SyncOptions::default()
             };
             SyncJournal::open(Arc::clone(data_dir), options).map(Some)

@@ -173,6 +173,8 @@ impl Broker {
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command.args(["serve", "--listen", "127.0.0.1:0", "--http", "off"]);
         command.arg("--exit-with-parent");
+        // A new broker writes all of it, in the modes that have it.
+        command.args(["--set", "tally.journal.bytes=4194304"]);
         command.arg("--data").arg(data);
         command.arg("--port-file").arg(port_file);
         for setting in &self.settings {

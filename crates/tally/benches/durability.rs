@@ -22,7 +22,7 @@ const IN_FLIGHT: usize = 5;
 const RECORD_BYTES: usize = 1024;
 /// Version of Produce: librdkafka's.
 const PRODUCE: i16 = 9;
-const MODES: [&str; 2] = ["memory", "os"];
+const MODES: [&str; 4] = ["memory", "os", "commit", "always"];
 
 /// What is measured.
 struct Row {

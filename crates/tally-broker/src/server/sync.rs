@@ -9,14 +9,17 @@
 use crate::server::shards::Shards;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tally_storage::{JournalState, SyncJournal, Ticket};
+use tally_storage::{DataDir, JournalState, SyncJournal, Ticket};
 
 /// How long the first thread sleeps at most: nothing depends on it.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long segments stay unsynced that the journal holds: what a start after a power cut has to write again.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// How long closed segments stay unsynced in `os`: what a start after a power cut has to look through.
+const CLOSED_EVERY: Duration = Duration::from_secs(60);
 /// For those who wait for what never comes.
 const EVERYTHING: Ticket = Ticket(u64::MAX - 1);
 
@@ -46,6 +49,39 @@ impl Syncing {
             thread
                 .join()
                 .expect("a panic ends the process, so no thread has ended by one");
+        }
+    }
+}
+
+/// The thread that syncs closed segments in `os`, where nobody waits for that.
+#[derive(Debug)]
+pub(crate) struct SyncingClosed {
+    /// Dropped to end the thread.
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl SyncingClosed {
+    /// Starts the thread.
+    pub(crate) fn start(data_dir: Arc<DataDir>) -> io::Result<SyncingClosed> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread("checkpoint", move || sync_closed(&data_dir, &stopped))?;
+        Ok(SyncingClosed { stop, thread })
+    }
+
+    /// Ends it; waits for a sync that is under way.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        self.thread
+            .join()
+            .expect("a panic ends the process, so the thread has not ended by one");
+    }
+}
+
+fn sync_closed(data_dir: &DataDir, stopped: &mpsc::Receiver<()>) {
+    while stopped.recv_timeout(CLOSED_EVERY) == Err(RecvTimeoutError::Timeout) {
+        if let Err(error) = data_dir.sync_closed() {
+            tracing::error!(%error, "closed segments could not be synced");
         }
     }
 }

@@ -135,8 +135,8 @@ fn bad_flags_and_properties_are_refused() {
         "tally: listeners=9092: must be HOST:PORT (--listen)",
     );
     check_refused(
-        &["--durability", "commit"],
-        "tally: tally.durability=commit: only os and memory are built yet (--durability)",
+        &["--durability", "sometimes"],
+        "tally: tally.durability=sometimes: must be one of os, commit, always, memory (--durability)",
     );
     check_refused(
         &["--node-id", "x"],

@@ -1,0 +1,3 @@
+module tally/smoke
+
+go 1.26.0

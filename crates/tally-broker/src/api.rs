@@ -126,6 +126,8 @@ pub(crate) struct Client {
     pub(crate) waiter: WaiterId,
     pub(crate) bell: Arc<Notify>,
     client_id: Option<Arc<str>>,
+    /// What it calls itself in ApiVersions (KIP-511): name and version.
+    software: Option<Arc<str>>,
     /// Its place in the order in which connections were accepted.
     number: u64,
     /// A request of this connection came too late (D-8): it is not answered, the connection is closed.
@@ -158,6 +160,7 @@ impl Client {
             waiter,
             bell,
             client_id: None,
+            software: None,
             number: waiter.0,
             overtaken: AtomicBool::new(false),
             carried: Mutex::new(Vec::new()),
@@ -211,6 +214,16 @@ impl Client {
     /// A request of this connection came too late (D-8).
     pub(crate) fn is_overtaken(&self) -> bool {
         self.overtaken.load(Ordering::Relaxed)
+    }
+
+    /// Name and version of its software; empty if it has not said.
+    pub(crate) fn software(&self) -> &str {
+        self.software.as_deref().unwrap_or_default()
+    }
+
+    /// Keeps what it calls itself.
+    pub(crate) fn set_software(&mut self, software: &str) {
+        self.software = Some(Arc::from(software));
     }
 
     /// The client id of the last request; empty if there was none.
@@ -418,7 +431,7 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
     let answer = match head.api_key {
         api_table::PRODUCE => produce::answer(node, client, &head, body).await,
         api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,
-        api_table::API_VERSIONS => return api_versions::answer(node, &head, &body),
+        api_table::API_VERSIONS => return api_versions::answer(node, client, &head, &body),
         _ => dispatch(node, client, &head, body.freeze()).await,
     };
     if client.is_overtaken() {

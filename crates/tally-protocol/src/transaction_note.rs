@@ -13,6 +13,7 @@
 //! | 2 + n | log code and reason: `W2101 txn.timeout` |
 //! | 2 + n | client id of who took the id over last, or empty |
 //! | 2 + n | its address, or empty |
+//! | 2 + n | its software and version, or empty; the field may end before it |
 
 /// The tag. Kafka numbers its own from 0; this one is far from them.
 pub const TAG: i32 = 8800;
@@ -34,6 +35,8 @@ pub struct TransactionNote {
     pub client_id: String,
     /// Where that client is.
     pub address: String,
+    /// What it calls itself: `librdkafka 2.12.1`; empty if it has not said.
+    pub software: String,
 }
 
 impl TransactionNote {
@@ -44,7 +47,7 @@ impl TransactionNote {
         bytes.extend(self.at_ms.to_be_bytes());
         bytes.extend(self.producer_id.to_be_bytes());
         bytes.extend(self.producer_epoch.to_be_bytes());
-        for text in [&self.reason, &self.client_id, &self.address] {
+        for text in [&self.reason, &self.client_id, &self.address, &self.software] {
             let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
             bytes.extend(length.to_be_bytes());
             bytes.extend(text.bytes().take(usize::from(length)));
@@ -64,7 +67,12 @@ impl TransactionNote {
         let (producer_epoch, bytes) = bytes.split_first_chunk()?;
         let (reason, bytes) = text(bytes)?;
         let (client_id, bytes) = text(bytes)?;
-        let (address, _) = text(bytes)?;
+        let (address, bytes) = text(bytes)?;
+        // Brokers that said less ended here.
+        let software = match bytes {
+            [] => String::new(),
+            bytes => text(bytes)?.0,
+        };
         Some(TransactionNote {
             at_ms: i64::from_be_bytes(*at_ms),
             producer_id: i64::from_be_bytes(*producer_id),
@@ -72,6 +80,7 @@ impl TransactionNote {
             reason,
             client_id,
             address,
+            software,
         })
     }
 }
@@ -95,10 +104,14 @@ mod tests {
             reason: "W2101 txn.timeout".to_owned(),
             client_id: "billing".to_owned(),
             address: "10.0.0.9:4711".to_owned(),
+            software: "java 4.3.1".to_owned(),
         };
         let bytes = note.encode();
-        assert_eq!(TransactionNote::decode(&bytes), Some(note));
-        for end in 0..bytes.len() {
+        let without = bytes.len() - 2 - note.software.len();
+        assert_eq!(TransactionNote::decode(&bytes), Some(note.clone()));
+        let older = TransactionNote::decode(&bytes[..without]);
+        assert_eq!(older.map(|older| older.address), Some(note.address));
+        for end in (0..bytes.len()).filter(|end| *end != without) {
             assert_eq!(TransactionNote::decode(&bytes[..end]), None, "{end}");
         }
         assert_eq!(TransactionNote::decode(&[1; 64]), None);

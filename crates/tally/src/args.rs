@@ -9,6 +9,7 @@ use tally_broker::config::Setting;
 
 use crate::commands::cluster::ClusterCommand;
 use crate::commands::consume::Consume;
+use crate::commands::doctor::Doctor;
 use crate::commands::explain::Explain;
 use crate::commands::group::Group;
 use crate::commands::produce::Produce;
@@ -53,6 +54,8 @@ enum Subcommands {
     Consume(Box<Consume>),
     /// The cluster: what it is and promises, its brokers, features and configuration
     Cluster(Box<ClusterCommand>),
+    /// Say what is right and what is not: addresses, topics, transactions, groups, disks
+    Doctor(Box<Doctor>),
     /// Say what an error, a property, a state or a code of the log means, and what to do
     Explain(Explain),
     /// Print what a shell needs to complete these commands
@@ -93,6 +96,8 @@ pub(crate) enum Chosen {
     Consume(Box<Consume>),
     /// `tally cluster`.
     Cluster(Box<ClusterCommand>),
+    /// `tally doctor`.
+    Doctor(Box<Doctor>),
     /// `tally explain`.
     Explain(Explain),
     /// `tally completion`: the script.
@@ -257,6 +262,7 @@ fn chosen(command: Command) -> Chosen {
         Some(Subcommands::Produce(produce)) => Chosen::Produce(produce),
         Some(Subcommands::Consume(consume)) => Chosen::Consume(consume),
         Some(Subcommands::Cluster(cluster)) => Chosen::Cluster(cluster),
+        Some(Subcommands::Doctor(doctor)) => Chosen::Doctor(doctor),
         Some(Subcommands::Explain(explain)) => Chosen::Explain(explain),
         Some(Subcommands::Completion(Completion { shell })) => {
             let mut script = Vec::new();

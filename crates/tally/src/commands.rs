@@ -7,6 +7,7 @@
 pub(crate) mod cluster;
 mod configs;
 pub(crate) mod consume;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod group;
 mod interrupt;

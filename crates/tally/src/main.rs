@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         args::Chosen::Produce(produce) => commands::produce::run(&produce),
         args::Chosen::Consume(consume) => commands::consume::run(&consume),
         args::Chosen::Cluster(cluster) => commands::cluster::run(&cluster),
+        args::Chosen::Doctor(doctor) => commands::doctor::run(&doctor),
         args::Chosen::Explain(explain) => commands::explain::run(&explain),
         args::Chosen::Completion(script) => {
             output::print_bytes(&script);

@@ -1,7 +1,7 @@
 //! ApiVersions (api-matrix.md 5.1): what is served, and the finalized features that switch clients to the new
 //! transaction flow.
 
-use crate::api::{Answer, Node};
+use crate::api::{Answer, Client, Node};
 use crate::metadata::features::{FEATURES, GROUP_VERSION, METADATA_VERSION, TRANSACTION_VERSION};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
@@ -14,7 +14,7 @@ use tally_protocol::request::parse_api_versions;
 use tally_protocol::{ErrorCode, api_table};
 
 /// Answers an ApiVersions request of a served version.
-pub(crate) fn answer(node: &Node, head: &RequestHead, body: &[u8]) -> Answer {
+pub(crate) fn answer(node: &Node, client: &mut Client, head: &RequestHead, body: &[u8]) -> Answer {
     let version = head.api_version;
     let request = match parse_api_versions(version, body) {
         Ok(request) => request,
@@ -38,6 +38,10 @@ pub(crate) fn answer(node: &Node, head: &RequestHead, body: &[u8]) -> Answer {
         // KIP-1242: this address now belongs to somebody else.
         response.error_code = ErrorCode::RebootstrapRequired.code();
         return super::encode(head, &response);
+    }
+    if version >= 3 {
+        let (name, number) = (&request.software_name, &request.software_version);
+        client.set_software(format!("{name} {number}").trim_end());
     }
     response.api_keys = api_table::APIS
         .iter()

@@ -58,6 +58,7 @@ async fn note(node: &Node, transactional_id: &str) -> Option<TransactionNote> {
     if let Some(owner) = owner {
         note.client_id = owner.client_id.to_string();
         note.address = owner.peer.to_string();
+        note.software = owner.software.to_string();
     }
     Some(note)
 }

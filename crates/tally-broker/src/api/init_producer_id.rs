@@ -55,6 +55,7 @@ pub(crate) struct Owners {
 #[derive(Debug, Clone)]
 pub(crate) struct Owner {
     pub(crate) client_id: Arc<str>,
+    pub(crate) software: Arc<str>,
     pub(crate) peer: SocketAddr,
 }
 
@@ -62,6 +63,7 @@ impl Owners {
     fn note(&self, transactional_id: &Arc<str>, client: &Client) {
         let owner = Owner {
             client_id: Arc::from(client.id()),
+            software: Arc::from(client.software()),
             peer: client.peer,
         };
         let mut last = self

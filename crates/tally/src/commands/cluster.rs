@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::show::{promise, size};
 use super::{Common, finish};
 
 /// `tally cluster`.

@@ -2,6 +2,7 @@
 
 mod ask;
 mod change;
+mod health;
 mod lag;
 mod records;
 mod show;
@@ -10,7 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use self::ask::{assigned, offsets};
+pub(crate) use self::ask::{assigned, offsets, states};
+pub(crate) use self::health::health;
 use super::{Common, finish};
 
 /// `tally group`.

@@ -4,6 +4,7 @@ mod abort;
 mod ask;
 mod describe;
 mod hanging;
+mod health;
 mod holding;
 mod list;
 mod producers;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::health::health;
 pub(crate) use self::holding::holders;
 use super::place::Place;
 use super::{Common, finish, now_ms, parse_duration};
@@ -86,6 +88,9 @@ struct Why {
     /// A topic, one partition of it, a transactional id or a group
     #[arg(value_name = "TOPIC[:PARTITION]|ID|GROUP")]
     what: String,
+    /// Say it again every second until nothing is open any more
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Args, Debug)]
@@ -121,7 +126,7 @@ pub(crate) fn run(txn: &Txn) -> ExitCode {
         Command::Describe(describe) => describe::run(&describe.ids, common),
         Command::Producers(producers) => producers::run(&producers.place, common),
         Command::Hanging(hanging) => hanging::run(&hanging.topics, common),
-        Command::Why(why) => why::run(&why.what, common),
+        Command::Why(why) => why::run(why, common),
         Command::Abort(abort) => abort::run(abort, common),
     })
 }

@@ -48,7 +48,7 @@ fn shells_complete_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let came = alone(&["completion", shell]);
         assert_eq!(came.code, 0, "{}", came.err);
-        for command in ["produce", "consume", "reset", "completion"] {
+        for command in ["produce", "consume", "reset", "doctor", "completion"] {
             assert!(came.out.contains(command), "{command} for {shell}");
         }
     }

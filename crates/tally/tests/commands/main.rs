@@ -2,6 +2,7 @@
 
 mod cluster;
 mod consume;
+mod doctor;
 mod explain;
 mod group;
 mod produce;

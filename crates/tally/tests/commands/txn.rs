@@ -1,5 +1,9 @@
 //! `tally txn`.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::produce::produce_well;
 use crate::{init, tally, tally_well, write};
 use kafka_protocol::messages::InitProducerIdRequest;
 use tally_testkit::broker::Broker;
@@ -47,14 +51,16 @@ fn list_shows_where_each_id_stands() {
             "STATE",
             "AGE",
             "TIMEOUT",
-            "PARTITIONS"
+            "PARTITIONS",
+            "CLIENT"
         ]
     );
     assert_eq!(firsts(&out), ["billing", "etl-0", "etl-1"]);
     let words: Vec<&str> = lines[2].split_whitespace().collect();
     let producer = open.id.to_string();
     assert_eq!(words[..4], ["etl-0", &producer, "e0", "Ongoing"]);
-    assert_eq!(words.last(), Some(&"1"), "partitions: {}", lines[2]);
+    let tail: Vec<&str> = words.iter().rev().take(3).copied().collect();
+    assert_eq!(tail, ["127.0.0.1", "tally-testkit", "1"], "{}", lines[2]);
     assert!(
         lines[1].contains("Empty") && lines[3].contains("CompleteCommit"),
         "{out}"
@@ -101,8 +107,9 @@ fn programs_get_json_with_stable_keys() {
         open.id
     );
     assert!(line.starts_with(&begin), "{line}");
-    let end = "\"timeout_ms\":60000,\"partitions\":[{\"topic\":\"orders\",\"partition\":1}]}";
-    assert!(line.ends_with(end), "{line}");
+    let end = "\"timeout_ms\":60000,\"partitions\":[{\"topic\":\"orders\",\"partition\":1}],\"client_id\":\"tally-testkit\",\
+               \"client_software\":null,\"client_address\":\"127.0.0.1:";
+    assert!(line.contains(end), "{line}");
     let out = tally_well(
         &broker,
         &["txn", "list", "--prefix", "nobody", "-o", "json"],
@@ -326,4 +333,43 @@ fn why_names_what_a_groups_offsets_wait_for() {
         "{}",
         unknown.err
     );
+}
+
+/// Of a client that says what it is: ours.
+#[test]
+fn list_names_the_software_of_who_has_the_id() {
+    let (broker, _) = broker();
+    produce_well(&broker, &["orders", "-p", "0", "--txn", "loader"], "x\n");
+    let out = tally_well(&broker, &["txn", "list", "--prefix", "loader"]);
+    let software = format!("tally {}  127.0.0.1", env!("CARGO_PKG_VERSION"));
+    assert!(out.contains(&software), "{out}");
+    let out = tally_well(&broker, &["txn", "why", "loader", "-o", "jsonl"]);
+    assert!(
+        out.contains("\"owner_client_id\":\"tally\",\"owner_software\":\"tally "),
+        "{out}"
+    );
+}
+
+/// It goes on as long as something is open, and ends with it.
+#[test]
+fn why_can_be_watched_until_nothing_is_open() {
+    let (broker, open) = broker();
+    let mut watch = Command::new(crate::PROGRAM)
+        .args(["txn", "why", "orders:1", "--watch", "-b", broker.address()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tally can be run");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
+    let mut next = |begin: &str| {
+        let mut lines = lines.by_ref().map(|line| line.expect("text"));
+        assert!(lines.any(|line| line.starts_with(begin)), "{begin}");
+    };
+    next("Cause   transaction etl-0");
+    next("orders:1: readable to 0");
+    let mut client = broker.client();
+    assert_eq!(client.end_txn(4, "etl-0", open, true).0, 0);
+    next("orders:1: all of it is readable, to 2.");
+    assert_eq!(watch.wait().expect("it ends").code(), Some(0));
+    let well = tally_well(&broker, &["txn", "why", "etl-1", "--watch"]);
+    assert!(well.starts_with("etl-1: nothing is noted"), "{well}");
 }

@@ -78,7 +78,7 @@ pub(super) fn info(common: &Common) -> Result<Done, Failure> {
 }
 
 /// What a mode promises.
-fn promise(durability: &str) -> String {
+pub(crate) fn promise(durability: &str) -> String {
     let promise = match durability {
         "always" => "all that is acknowledged survives a power cut",
         "commit" => "a committed transaction survives a power cut",
@@ -173,7 +173,7 @@ fn log_dirs(cluster: &mut Cluster, broker: i32) -> Result<Vec<LogDir>, Failure> 
 }
 
 /// Bytes as people say them: `512 B`, `1.5 KiB`, `20 GiB`.
-fn size(bytes: i64) -> String {
+pub(crate) fn size(bytes: i64) -> String {
     let mut unit = "B";
     let (mut whole, mut tenths) = (bytes.max(0), 0);
     for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {

@@ -105,6 +105,12 @@ pub(super) fn list(
     Ok(listed)
 }
 
+/// Names, types and states of all groups.
+pub(crate) fn states(cluster: &mut Cluster) -> Result<Vec<(String, String, String)>, Failure> {
+    let rows = list(cluster, &[], &[])?.into_iter();
+    Ok(rows.map(|row| (row.group, row.kind, row.state)).collect())
+}
+
 /// A group in full; `None` if there is none of that name.
 pub(super) fn describe(cluster: &mut Cluster, group: &str) -> Result<Option<Described>, Failure> {
     let broker = cluster.group_coordinator(group)?;

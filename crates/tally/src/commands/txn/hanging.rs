@@ -47,7 +47,7 @@ pub(super) fn run(topics: &[String], common: &Common) -> Result<Done, Failure> {
     })
 }
 
-fn find(cluster: &mut Cluster, topics: &[String]) -> Result<Vec<Producer>, Failure> {
+pub(super) fn find(cluster: &mut Cluster, topics: &[String]) -> Result<Vec<Producer>, Failure> {
     let topics: Vec<String> = if topics.is_empty() {
         let all = cluster.metadata(None)?.topics.into_iter();
         all.filter_map(|topic| topic.name.map(|name| name.to_string()))

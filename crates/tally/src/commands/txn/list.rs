@@ -1,23 +1,27 @@
 //! `tally txn list`.
 
+use tally_protocol::transaction_note::TransactionNote;
+
 use super::ask::{self, Described, Filter};
 use super::{List, now_ms};
 use crate::client::Failure;
 use crate::commands::{Common, Done, in_words};
 use crate::output::{Listing, Value};
 
-const HEADINGS: [&str; 6] = [
+const HEADINGS: [&str; 8] = [
     "TRANSACTIONAL ID",
     "PRODUCER",
     "STATE",
     "AGE",
     "TIMEOUT",
     "PARTITIONS",
+    "CLIENT",
+    "",
 ];
 /// The topic in which groups keep their offsets.
 pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// From this share of its timeout on a transaction is marked.
-const LATE_PERCENT: i64 = 80;
+pub(super) const LATE_PERCENT: i64 = 80;
 
 pub(super) fn run(list: &List, common: &Common) -> Result<Done, Failure> {
     let mut cluster = common.open()?;
@@ -62,16 +66,17 @@ fn cells(row: &Described, now_ms: i64) -> Vec<String> {
         .partitions
         .iter()
         .partition(|place| place.topic == OFFSETS_TOPIC);
-    let mut partitions = match (topics.len(), groups.is_empty()) {
+    let partitions = match (topics.len(), groups.is_empty()) {
         (0, true) => "-".to_owned(),
         (count, true) => count.to_string(),
         (count, false) => format!("{count} +offsets"),
     };
+    let mut late = String::new();
     if let Some(age_ms) = age_ms
         && age_ms.saturating_mul(100) >= timeout_ms.saturating_mul(LATE_PERCENT)
     {
         let left_ms = timeout_ms.saturating_sub(age_ms);
-        partitions = format!("{partitions}  ! {} left", in_words(left_ms));
+        late = format!("! {} left", in_words(left_ms));
     }
     vec![
         row.id.clone(),
@@ -80,7 +85,23 @@ fn cells(row: &Described, now_ms: i64) -> Vec<String> {
         age_ms.map_or_else(|| "-".to_owned(), in_words),
         in_words(timeout_ms),
         partitions,
+        client(row),
+        late,
     ]
+}
+
+/// Who has the id: its software, or else its client id, and where it is. Only Tally says.
+fn client(row: &Described) -> String {
+    let Some(note) = row.note.as_ref().filter(|note| !note.address.is_empty()) else {
+        return "-".to_owned();
+    };
+    let name = if note.software.is_empty() {
+        &note.client_id
+    } else {
+        &note.software
+    };
+    let host = note.address.rsplit_once(':').map_or("", |(host, _)| host);
+    format!("{name}  {host}")
 }
 
 pub(super) fn fields(row: &Described, now_ms: i64) -> Vec<(&'static str, Value)> {
@@ -96,5 +117,13 @@ pub(super) fn fields(row: &Described, now_ms: i64) -> Vec<(&'static str, Value)>
             "partitions",
             row.partitions.iter().map(super::Place::value).collect(),
         ),
+        ("client_id", said(row, |note| &note.client_id)),
+        ("client_software", said(row, |note| &note.software)),
+        ("client_address", said(row, |note| &note.address)),
     ]
+}
+
+fn said(row: &Described, part: impl Fn(&TransactionNote) -> &String) -> Value {
+    let text = row.note.as_ref().map(part);
+    Value::from(text.filter(|text| !text.is_empty()).cloned())
 }

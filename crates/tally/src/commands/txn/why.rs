@@ -4,40 +4,54 @@
 //! id, a group. What was there before a restart of the broker is not known any more; its log has it, under the same codes.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::thread;
+use std::time::Duration;
 
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
 
 use super::ask::{self, Described, Filter, NOT_FOUND, Producer};
 use super::list::{OFFSETS_TOPIC, age_ms};
-use super::{Place, now_ms};
+use super::{Place, Why, now_ms};
 use crate::client::{Cluster, Failure, check, text};
 use crate::commands::place::{COMMITTED, LATEST, UNCOMMITTED, offset_at};
 use crate::commands::{Common, Done, in_words};
-use crate::output::{Format, Rows, Value};
+use crate::output::{Format, Rows, Value, print};
 
 /// The last version that asks for one group.
 const OFFSET_FETCH_NEWEST: i16 = 7;
 /// UNSTABLE_OFFSET_COMMIT.
 const PENDING: i16 = 88;
 
-pub(super) fn run(what: &str, common: &Common) -> Result<Done, Failure> {
+/// How often `--watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Puts a terminal's cursor at the top and clears what is below.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+pub(super) fn run(why: &Why, common: &Common) -> Result<Done, Failure> {
     let mut cluster = common.open()?;
     let mut answer = Answer {
         rows: Rows::new(common.output),
         is_table: common.output == Format::Table,
         now_ms: now_ms(),
+        is_open: false,
     };
-    if let Ok(place) = Place::parse(what)
-        && cluster.topic(&place.topic)?.is_some()
-    {
-        answer.topic(&mut cluster, &place.topic, Some(place.partition))?;
-    } else if cluster.topic(what)?.is_some() {
-        answer.topic(&mut cluster, what, None)?;
-    } else {
-        let ids = [what.to_owned()];
-        match ask::describe(&mut cluster, &ids)?.pop() {
-            Some(row) if row.error != NOT_FOUND || row.note.is_some() => answer.id(&row)?,
-            _ => answer.group(&mut cluster, what)?,
+    let clears = why.watch && answer.is_table && std::io::stdout().is_terminal();
+    loop {
+        if clears {
+            print(CLEAR);
+        }
+        answer.look(&mut cluster, &why.what)?;
+        answer.rows.flush();
+        if !why.watch || !answer.is_open || answer.rows.is_closed() {
+            break;
+        }
+        thread::sleep(WATCH_INTERVAL);
+        cluster.renew(Duration::ZERO);
+        answer.now_ms = now_ms();
+        answer.is_open = false;
+        if !clears {
+            answer.rows.line("");
         }
     }
     answer.rows.finish();
@@ -56,9 +70,28 @@ struct Answer {
     rows: Rows,
     is_table: bool,
     now_ms: i64,
+    /// Whether a transaction is open.
+    is_open: bool,
 }
 
 impl Answer {
+    fn look(&mut self, cluster: &mut Cluster, what: &str) -> Result<(), Failure> {
+        if let Ok(place) = Place::parse(what)
+            && cluster.topic(&place.topic)?.is_some()
+        {
+            self.topic(cluster, &place.topic, Some(place.partition))?;
+        } else if cluster.topic(what)?.is_some() {
+            self.topic(cluster, what, None)?;
+        } else {
+            let ids = [what.to_owned()];
+            match ask::describe(cluster, &ids)?.pop() {
+                Some(row) if row.error != NOT_FOUND || row.note.is_some() => self.id(&row)?,
+                _ => self.group(cluster, what)?,
+            }
+        }
+        Ok(())
+    }
+
     fn topic(
         &mut self,
         cluster: &mut Cluster,
@@ -98,6 +131,7 @@ impl Answer {
         held: Option<(&Place, &Ends, i64)>,
     ) -> Result<(), Failure> {
         let row = owner_of(cluster, producer.producer_id)?;
+        self.is_open = true;
         if !self.is_table {
             self.cause_row(producer, row.as_ref(), held);
             return Ok(());
@@ -132,8 +166,14 @@ impl Answer {
         }
         if let Some(note) = row.note.as_ref().filter(|note| !note.address.is_empty()) {
             let client = &note.client_id;
-            self.rows
-                .line(&format!("Client  client.id {client}, {}", note.address));
+            let software = match note.software.as_str() {
+                "" => String::new(),
+                software => format!("{software}, "),
+            };
+            self.rows.line(&format!(
+                "Client  {software}client.id {client}, {}",
+                note.address
+            ));
         }
         if let Some(age_ms) = age_ms(&row, self.now_ms) {
             let left_ms = i64::from(row.timeout_ms).saturating_sub(age_ms);
@@ -191,6 +231,7 @@ impl Answer {
         if row.error != NOT_FOUND {
             check(row.id.clone(), row.error)?;
         }
+        self.is_open = is_open(row);
         let note = row.note.clone().unwrap_or_default();
         if !self.is_table {
             let text = |text: &str| Value::from((!text.is_empty()).then_some(text));
@@ -211,6 +252,7 @@ impl Answer {
                         Value::from(happened.then_some(note.producer_epoch)),
                     ),
                     ("owner_client_id", text(&note.client_id)),
+                    ("owner_software", text(&note.software)),
                     ("owner_address", text(&note.address)),
                 ],
             );
@@ -319,8 +361,11 @@ fn owner_of(cluster: &mut Cluster, producer_id: i64) -> Result<Option<Described>
         .map(|row| row.id)
         .collect();
     let described = ask::describe(cluster, &ids)?;
-    let is_open = |row: &Described| row.state == "Ongoing" || row.state.starts_with("Prepare");
     Ok(described.into_iter().find(is_open))
+}
+
+fn is_open(row: &Described) -> bool {
+    row.state == "Ongoing" || row.state.starts_with("Prepare")
 }
 
 /// The last stable offset and the high watermark of each partition.

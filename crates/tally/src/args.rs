@@ -12,6 +12,7 @@ use crate::commands::consume::Consume;
 use crate::commands::doctor::Doctor;
 use crate::commands::explain::Explain;
 use crate::commands::group::Group;
+use crate::commands::health::Health;
 use crate::commands::produce::Produce;
 use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
@@ -60,6 +61,51 @@ enum Subcommands {
     Explain(Explain),
     /// Print what a shell needs to complete these commands
     Completion(Completion),
+    /// Write a manual page for every command into a directory
+    Man(Man),
+    /// Ask a broker's health page whether it is ready; exit code 3 if it is not
+    Health(Health),
+    /// Say which version this is
+    Version(Version),
+}
+
+/// The flags of `tally man`.
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// Where to; it must be there
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    /// Writes the pages.
+    pub(crate) fn write(&self) -> std::io::Result<()> {
+        clap_mangen::generate_to(Command::command(), &self.directory)
+    }
+
+    /// Where to.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+}
+
+/// The flags of `tally version`.
+#[derive(Args, Debug)]
+struct Version {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Version {
+    fn text(&self) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        if self.json {
+            format!("{{\"name\":\"tally\",\"version\":\"{version}\"}}\n")
+        } else {
+            format!("tally {version}\n")
+        }
+    }
 }
 
 /// The flags of `tally completion`.
@@ -100,8 +146,12 @@ pub(crate) enum Chosen {
     Doctor(Box<Doctor>),
     /// `tally explain`.
     Explain(Explain),
-    /// `tally completion`: the script.
-    Completion(Vec<u8>),
+    /// `tally completion` and `tally version`: what is printed.
+    Print(Vec<u8>),
+    /// `tally man`.
+    Man(Man),
+    /// `tally health`.
+    Health(Health),
 }
 
 /// The flags of `tally dump`.
@@ -267,8 +317,11 @@ fn chosen(command: Command) -> Chosen {
         Some(Subcommands::Completion(Completion { shell })) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "tally", &mut script);
-            Chosen::Completion(script)
+            Chosen::Print(script)
         }
+        Some(Subcommands::Man(man)) => Chosen::Man(man),
+        Some(Subcommands::Health(health)) => Chosen::Health(health),
+        Some(Subcommands::Version(version)) => Chosen::Print(version.text().into_bytes()),
         None => Chosen::Serve(Box::new(command.serve)),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod consume;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod group;
+pub(crate) mod health;
 mod interrupt;
 mod place;
 pub(crate) mod produce;
@@ -126,6 +127,13 @@ fn finish(outcome: Result<Done, Failure>) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Runs `tally man`.
+pub(crate) fn man(man: &crate::args::Man) -> ExitCode {
+    let shown = man.directory().display();
+    let unwritten = |error| Failure::Usage(format!("cannot write into {shown}: {error}"));
+    finish(man.write().map(|()| Done::Well).map_err(unwritten))
 }
 
 /// Milliseconds since 1970, now.

@@ -33,9 +33,11 @@ fn main() -> ExitCode {
         args::Chosen::Cluster(cluster) => commands::cluster::run(&cluster),
         args::Chosen::Doctor(doctor) => commands::doctor::run(&doctor),
         args::Chosen::Explain(explain) => commands::explain::run(&explain),
-        args::Chosen::Completion(script) => {
-            output::print_bytes(&script);
+        args::Chosen::Print(text) => {
+            output::print_bytes(&text);
             ExitCode::SUCCESS
         }
+        args::Chosen::Man(man) => commands::man(&man),
+        args::Chosen::Health(health) => commands::health::run(&health),
     }
 }

@@ -171,6 +171,7 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
         reads: BTreeMap::new(),
         left: consume.count.unwrap_or(u64::MAX),
         lost_since: None,
+        empty_since: None,
     };
     match &consume.group {
         Some(group) => reader.with_group(Member::new(group, &consume.topics, counts))?,
@@ -204,6 +205,8 @@ struct Reader<'a> {
     left: u64,
     /// Since when something is in the way.
     lost_since: Option<Instant>,
+    /// Since when there is nothing where something should be.
+    empty_since: Option<Instant>,
 }
 
 impl Reader<'_> {
@@ -396,8 +399,7 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, fetched: &[Fetched]) -> Result<(), Failure> {
-        // There is nothing up to the end: it was compacted away.
-        let is_all_empty = fetched.iter().all(|row| row.error == 0 && row.is_empty());
+        let is_over = self.is_over_without_records(fetched);
         for row in fetched {
             let place = Place {
                 topic: row.topic.clone(),
@@ -419,7 +421,11 @@ impl Reader<'_> {
                 }
             }
             let next = self.show_records(row, &place, read)?;
-            let next = if is_all_empty && !self.consume.follow {
+            let next = if is_over {
+                note(&format!(
+                    "{place}: nothing comes from {next} up to {}",
+                    read.end
+                ));
                 read.end
             } else {
                 next
@@ -429,6 +435,16 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the end can't be reached: nothing has come for as long as a command may take. The last records were cut away, say.
+    fn is_over_without_records(&mut self, fetched: &[Fetched]) -> bool {
+        if self.consume.follow || fetched.iter().any(|row| row.error != 0 || !row.is_empty()) {
+            self.empty_since = None;
+            return false;
+        }
+        let since = *self.empty_since.get_or_insert_with(Instant::now);
+        since.elapsed() > self.consume.reach.timeout
     }
 
     /// The offset is gone, or was never there.

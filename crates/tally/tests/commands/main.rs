@@ -3,6 +3,7 @@
 mod cluster;
 mod consume;
 mod doctor;
+mod exit_codes;
 mod explain;
 mod group;
 mod produce;

@@ -200,7 +200,7 @@ mod tests {
         assert!(names("nonsense").is_empty());
         assert_eq!(similar("retension.ms").as_deref(), Some("retention.ms"));
         assert_eq!(
-            similar("produser_fenced").as_deref(),
+            similar("produce_fenced").as_deref(),
             Some("PRODUCER_FENCED")
         );
     }

@@ -150,12 +150,25 @@ public final class Tools {
         this.files = Files.createTempDirectory("tally-tools");
     }
 
-    public static void main(String[] args) throws Exception {
+    public static void main(String[] args) {
+        boolean good = false;
+        try {
+            good = run(args);
+        } catch (Throwable error) {
+            error.printStackTrace(OUT);
+            OUT.println("tools: 0 passed, 1 failed, 0 skipped");
+        }
+        OUT.flush();
+        // Some tools leave threads behind.
+        Runtime.getRuntime().halt(good ? 0 : 1);
+    }
+
+    private static boolean run(String[] args) throws Exception {
         Map<String, String> options = new HashMap<>();
         for (int at = 0; at + 1 < args.length; at += 2) options.put(args[at], args[at + 1]);
         Path home = Path.of(options.get("--home"));
         takeOver();
-        List<String> kcat = options.getOrDefault("--kcat", "").isEmpty() ? List.of() : List.of(options.get("--kcat").split(" "));
+        List<String> kcat = options.getOrDefault("--kcat", "").isEmpty() ? List.of() : List.of(options.get("--kcat").split("\n"));
         boolean write = "true".equals(options.get("--write"));
         int passed = 0;
         int failed = 0;
@@ -189,8 +202,7 @@ public final class Tools {
             OUT.printf("%s: %d commands, %.1f s%n", name, result.answers.size(), (System.nanoTime() - begin) / 1e9);
         }
         OUT.printf("tools: %d passed, %d failed, %d skipped%n", passed, failed, skipped);
-        OUT.flush();
-        Runtime.getRuntime().halt(failed == 0 && passed > 0 ? 0 : 1);
+        return failed == 0 && passed > 0;
     }
 
     /** A broker of the scenario's own, or the one that is there already. */
@@ -210,7 +222,7 @@ public final class Tools {
             Path home = Files.createTempDirectory(Path.of(options.get("--work")), "broker");
             Path port = home.resolve("port");
             Path log = home.resolve("log");
-            List<String> line = new ArrayList<>(List.of(options.get("--start").split(" ")));
+            List<String> line = new ArrayList<>(List.of(options.get("--start").split("\n")));
             line.addAll(List.of("--data", home.resolve("data").toString(), "--port-file", port.toString()));
             Process process = new ProcessBuilder(line).redirectErrorStream(true).redirectOutput(log.toFile()).start();
             long deadline = System.nanoTime() + DEADLINE.toNanos();

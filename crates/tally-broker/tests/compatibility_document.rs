@@ -21,6 +21,30 @@ librdkafka before 2.11.1 turns compression off without that (KAFKA-18659). An AP
 |---:|---|---|---|---|
 ";
 
+const TAIL: &str = "
+## Answered as by an Apache Kafka that has none
+
+| APIs | Reading | Changing |
+|---|---|---|
+| rules of access, 29 to 31 | 54, as without an authorizer | 54 |
+| delegation tokens, 38 to 41 | 64, as on a plain listener | 64 |
+| quotas, 48 and 49 | none | what Kafka refuses is refused with its code, taking away is done, setting is 35 |
+| SCRAM credentials, 50 and 51 | none; 91 for a user that is named | what Kafka refuses is refused with its code, setting is 35 |
+
+## What tools and libraries notice
+
+`scripts/tools` compares what every command-line tool of Apache Kafka 4.3.1, and kcat 1.7.1, print. Words of errors are Tally's own; the errors are
+the same. Whatever else differs is listed with its reason in `integration-tests/tools/tally`:
+
+- DescribeConfigs shows Tally's own properties (`tally.…`) and some that Kafka hides, and names for a topic's times also the property in
+  another unit that holds without it; the topics that the coordinators write have fewer settings of their own.
+- ApiVersions is answered up to 5, which Kafka 4.4's clients ask. UnregisterBroker is not served.
+- `metadata.version` has one level: a data directory has one form of metadata. The quorum's voter has the clients' listener.
+
+What client libraries' own tests say is in `integration-tests/README.md`; where transactions differ on purpose, in
+`docs/exactly-once.md`, section 8.
+";
+
 fn range(min: i16, max: i16) -> String {
     if min == max {
         return min.to_string();
@@ -55,6 +79,7 @@ fn document() -> String {
             writeln!(text, "- {key} {known:?}").expect("a String takes everything");
         }
     }
+    text.push_str(TAIL);
     text
 }
 

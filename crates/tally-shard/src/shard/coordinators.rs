@@ -104,15 +104,18 @@ impl Shard {
             return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
         };
         // GR-10: a full disk is NOT_COORDINATOR. A command that writes nothing needs no room, so reads go on.
-        if command.may_write()
-            && self
-                .journal
-                .reserve(id, decision_bytes(settings) + size_bytes)
-                .is_err()
-        {
+        // Nor does nearly every heartbeat of the `consumer` protocol, which is known when it is decided: members that only
+        // say that they live must not be taken for gone because the disk is full.
+        let is_heartbeat = matches!(command, groups::Command::ConsumerHeartbeat(_));
+        let bytes = decision_bytes(settings).saturating_add(size_bytes);
+        let has_room = !command.may_write() || self.journal.reserve(id, bytes).is_ok();
+        if !has_room && !is_heartbeat {
             return self.reply(to, ShardReply::Group(Err(ErrorCode::NotCoordinator)));
         }
         let decision = core.decide(now, command, groups::ReplyTo(to.0));
+        if !has_room && !decision.records.is_empty() {
+            return self.refuse_group(now, id, decision, ErrorCode::NotCoordinator);
+        }
         self.commit_group(now, id, decision, None);
     }
 

@@ -3,7 +3,10 @@
 use crate::world::{DATA, GROUPS, TRANSACTIONS, World, batch};
 use bytes::Bytes;
 use std::sync::Arc;
-use tally_groups::{Command, JoinRequest, NewMember, Response, ReturningMember, SyncRequest};
+use tally_groups::{
+    Command, ConsumerHeartbeatRequest, ConsumerSettings, JoinRequest, NewMember, Response,
+    ReturningMember, SyncRequest,
+};
 use tally_producer_state::Guard;
 use tally_protocol::{ErrorCode, Sequence};
 use tally_shard::{RetentionSettings, ShardMessage, ShardReply};
@@ -79,6 +82,56 @@ fn gr10_a_group_that_is_too_large_for_the_log_is_refused() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A heartbeat of a group `c` whose records may take so many bytes: the error, or the answer's.
+#[track_caller]
+fn beat(world: &mut World, member_id: &str, epoch: i32, size_bytes: usize) -> ErrorCode {
+    let request = ConsumerHeartbeatRequest {
+        group: Arc::from("c"),
+        member_id: Arc::from(member_id),
+        member_epoch: epoch,
+        instance_id: None,
+        rack_id: None,
+        client_id: Arc::from("c"),
+        client_host: Arc::from("/h"),
+        rebalance_timeout_ms: 30_000,
+        subscribed_topics: Some(vec![Arc::from("t")]),
+        subscribed_regex: None,
+        assignor: None,
+        owned: Some(std::collections::BTreeMap::new()),
+        topics: Arc::default(),
+        settings: ConsumerSettings::default(),
+    };
+    let message = |to| ShardMessage::Group {
+        command: Command::ConsumerHeartbeat(Box::new(request)),
+        size_bytes,
+        to,
+    };
+    match world.ask(GROUPS, message) {
+        ShardReply::Group(Ok(Response::ConsumerHeartbeat(response))) => response.error,
+        ShardReply::Group(Err(code)) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// GR-10: without room on the disk a heartbeat that changes nothing is taken, and one that would is not.
+#[test]
+fn gr10_members_stay_when_the_disk_is_full() {
+    const NO_ROOM: usize = 1 << 60;
+    let mut world = World::new();
+    assert_eq!(
+        beat(&mut world, "m1", 0, NO_ROOM),
+        ErrorCode::NotCoordinator
+    );
+    assert_eq!(beat(&mut world, "m1", 0, 0), ErrorCode::None);
+    assert_eq!(beat(&mut world, "m1", 1, NO_ROOM), ErrorCode::None);
+    assert_eq!(
+        beat(&mut world, "m2", 0, NO_ROOM),
+        ErrorCode::NotCoordinator
+    );
+    assert_eq!(beat(&mut world, "m2", 1, 0), ErrorCode::UnknownMemberId);
+    assert_eq!(beat(&mut world, "m2", 0, 0), ErrorCode::None);
 }
 
 /// Room for a decision is taken before it is made, and is a piece of a segment at most: else each decision of a

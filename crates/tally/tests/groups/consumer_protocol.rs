@@ -6,15 +6,20 @@ use crate::member::{Member, PROGRAM, client, new_group};
 use bytes::Bytes;
 use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
-    DeleteGroupsRequest, DescribeGroupsRequest, InitProducerIdRequest, ListGroupsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest, UpdateFeaturesRequest,
 };
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, group_id, text, topic_name, transactional_id, unique};
@@ -501,4 +506,77 @@ fn g122_the_protocols_are_told_apart_in_an_empty_group() {
     classic.leave();
     ConsumerMember::new(&group, &[&topic]).join();
     assert_eq!(describe(&mut client(), 1, &group).error_code, 0);
+}
+
+#[test]
+fn g124_a_group_with_members_keeps_its_protocol_if_told_so() {
+    if tally_testkit::broker::is_reference() {
+        return;
+    }
+    let mut broker = Broker::start(PROGRAM, &["group.consumer.migration.policy=disabled"]);
+    let (topic, classic, new) = (unique("t"), unique("g"), unique("g"));
+    broker.client().create_topic(&topic, 1, &[]);
+    let mut live = Member::at(broker.address(), &classic);
+    live.join();
+    let mut refused = ConsumerMember::at(broker.address(), &classic, &[&topic]);
+    assert_eq!(refused.beat().error_code, 69);
+    assert_eq!(live.heartbeat(), 0);
+    let _member = ConsumerMember::at(broker.address(), &new, &[&topic]).join();
+    let mut refused = Member::at(broker.address(), &new);
+    assert_eq!(refused.join_once(7).error_code, 23);
+    assert!(broker.stop());
+}
+
+#[test]
+fn gr1_the_protocol_is_switched_off_and_on() {
+    if tally_testkit::broker::is_reference() {
+        return;
+    }
+    let mut broker = Broker::start(PROGRAM, &[]);
+    let (topic, group) = (unique("t"), unique("g"));
+    broker.client().create_topic(&topic, 1, &[]);
+    let set = |client: &mut Client, level: i16, kind: i8| {
+        let update = FeatureUpdateKey::default()
+            .with_feature(text("group.version"))
+            .with_max_version_level(level)
+            .with_upgrade_type(kind);
+        let request = UpdateFeaturesRequest::default()
+            .with_timeout_ms(30_000)
+            .with_feature_updates(vec![update]);
+        assert_eq!(client.call(1, &request).error_code, 0);
+    };
+    let is_finalized = |client: &mut Client| {
+        let features = client.api_versions(3).finalized_features;
+        features
+            .iter()
+            .any(|feature| &*feature.name == "group.version")
+    };
+    let mut client = broker.client();
+    assert!(is_finalized(&mut client));
+    set(&mut client, 0, 2);
+    broker.kill_and_start();
+    let mut client = broker.client();
+    assert!(!is_finalized(&mut client));
+    let mut member = ConsumerMember::at(broker.address(), &group, &[&topic]);
+    assert_eq!(member.beat().error_code, 35);
+    set(&mut client, 1, 1);
+    assert!(is_finalized(&mut client));
+    member.join();
+    assert!(broker.stop());
+}
+
+#[test]
+fn section_14_a_group_has_settings_of_its_own() {
+    let (topic, group) = topic_and_group(1);
+    let setting = AlterableConfig::default()
+        .with_name(text("consumer.heartbeat.interval.ms"))
+        .with_value(Some(text("7000")));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text(&group))
+        .with_configs(vec![setting]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client().call(1, &request).responses[0].error_code, 0);
+    let mut member = ConsumerMember::new(&group, &[&topic]);
+    assert_eq!(member.beat().heartbeat_interval_ms, 7_000);
 }

@@ -35,6 +35,8 @@ pub(crate) enum Metric {
     StartMs,
     /// Milliseconds of a start after kill -9.
     StartAfterKillMs,
+    /// Milliseconds of processor time of a start after a clean stop: what it takes on an idle machine at most.
+    StartCpuMs,
     /// Share of the pages that were in memory before the cold read.
     Resident,
 }
@@ -56,6 +58,7 @@ impl Metric {
             Metric::AnonymousMegaBytes => "anonymous MB",
             Metric::BytesEach => "bytes each",
             Metric::StartMs => "start ms",
+            Metric::StartCpuMs => "start CPU ms",
             Metric::StartAfterKillMs => "start after kill -9 ms",
             Metric::Resident => "share in memory before",
         }
@@ -449,6 +452,7 @@ fn idle() -> Vec<Cell> {
         };
         vec![
             (Metric::StartMs, budget),
+            (Metric::StartCpuMs, vec![]),
             (Metric::StartAfterKillMs, vec![]),
         ]
     };

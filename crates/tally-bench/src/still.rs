@@ -166,10 +166,12 @@ fn starts(target: &mut Target, partitions: i32) -> Result<Figures> {
     target.stop()?;
     target.start_again()?;
     let clean = ms(target);
+    let cpu = target.cpu_seconds()? * 1e3;
     target.kill()?;
     target.start_again()?;
     Ok(Figures::from([
         (Metric::StartMs, clean),
+        (Metric::StartCpuMs, cpu),
         (Metric::StartAfterKillMs, ms(target)),
     ]))
 }

@@ -428,6 +428,8 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         client.client_id = client_id.map(Arc::from);
     }
     let body = frame.split_off(head.body_at);
+    // What a request does not need while it waits would keep the whole read buffer.
+    drop(frame);
     let answer = match head.api_key {
         api_table::PRODUCE => produce::answer(node, client, &head, body).await,
         api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,

@@ -72,6 +72,8 @@ pub(crate) async fn answer(
             return Answer::Close(format!("Fetch version {version} request: {malformed}"));
         }
     };
+    // While the request waits, its bytes would keep the buffer in which they came.
+    drop(body);
     let is_whole = matches!(request.session_epoch, -1 | 0) || is_follower(&request);
     let response = if is_whole {
         answer_all(node, client, version, &request).await

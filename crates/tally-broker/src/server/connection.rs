@@ -26,11 +26,13 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
-/// Bytes read at a time at least.
+/// Bytes read at a time at least, once that much has come at a time.
 const READ_BYTES: usize = 16 * 1024;
-/// What a buffer may keep when nothing comes: more than that was needed for a large frame.
+/// Bytes read at a time after a quiet time: what a client says that is not busy.
+const QUIET_READ_BYTES: usize = 1024;
+/// What a buffer may keep while the rest of a frame is awaited: more than that was needed for a large frame.
 const KEPT_BYTES: usize = 64 * 1024;
-/// How long nothing has to come for a large buffer to be given back.
+/// How long nothing has to come for a large buffer to be given back, or any that is empty: a quiet connection has none.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long nothing may come in the middle of a large request, whose memory others want.
 const STALLED_MAX: Duration = Duration::from_secs(30);
@@ -81,7 +83,7 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         end = connection.run(&node) => match end {
-            End::Closed => tracing::debug!(%peer, "connection closed"),
+            End::Closed | End::Quiet => tracing::debug!(%peer, "connection closed"),
             End::Failed(error) => tracing::debug!(%peer, %error, "connection failed"),
             End::Refused(reason) => {
                 tracing::warn!(%peer, client_id = connection.client.id(), %reason, "connection closed by the broker");
@@ -100,6 +102,8 @@ struct Connection {
 
 /// Why a connection ended.
 enum End {
+    /// No end: nothing comes, and nothing is to be kept until something does.
+    Quiet,
     Closed,
     Failed(std::io::Error),
     Refused(String),
@@ -114,15 +118,28 @@ impl From<std::io::Error> for End {
 impl Connection {
     async fn run(&mut self, node: &Arc<Node>) -> End {
         loop {
-            match self.turn(node).await {
-                Ok(()) => {}
-                Err(end) => {
+            if let Err(end) = self.frames.arrival().await {
+                return end;
+            }
+            // Boxed: what a busy connection needs would have its place in each of thousands on which nothing happens.
+            match Box::pin(self.busy(node)).await {
+                End::Quiet => {}
+                end => {
                     // What was answered before the end still goes out.
                     if let (End::Refused(_), Err(error)) = (&end, self.responses.flush().await) {
                         tracing::debug!(%error, "last responses not written");
                     }
                     return end;
                 }
+            }
+        }
+    }
+
+    /// Requests, until nothing comes any more.
+    async fn busy(&mut self, node: &Arc<Node>) -> End {
+        loop {
+            if let Err(end) = self.turn(node).await {
+                return end;
             }
         }
     }
@@ -181,6 +198,8 @@ struct Frames {
     buffer: BytesMut,
     /// Bytes of the buffer's allocation, at most; its capacity shrinks as frames are split off.
     allocated: usize,
+    /// Bytes to be read at a time at least.
+    read_bytes: usize,
     frame_bytes_max: usize,
     /// `connections.max.idle.ms`; negative is for ever.
     idle_max: Option<Duration>,
@@ -200,6 +219,7 @@ impl Frames {
             reader,
             buffer: BytesMut::new(),
             allocated: 0,
+            read_bytes: QUIET_READ_BYTES,
             frame_bytes_max,
             idle_max,
             memory,
@@ -234,6 +254,15 @@ impl Frames {
         }
     }
 
+    /// Waits for bytes, without a buffer for them.
+    async fn arrival(&self) -> Result<(), End> {
+        match within(self.idle_max, self.reader.readable()).await {
+            // Nothing from the client for so long: it reconnects when it has something to say.
+            Err(error) if error.kind() == TimedOut => Err(End::Closed),
+            arrived => arrived.map_err(End::Failed),
+        }
+    }
+
     /// The next frame without its length; `None` at the end of the stream.
     async fn next(&mut self) -> Result<Option<BytesMut>, End> {
         loop {
@@ -245,8 +274,9 @@ impl Frames {
             }
             self.take_memory().await?;
             self.make_room();
-            let wait_max = if self.is_oversized() {
-                Some(QUIET)
+            let is_wasteful = self.buffer.is_empty() || self.is_oversized();
+            let wait_max = if is_wasteful {
+                Some(self.idle_max.map_or(QUIET, |max| max.min(QUIET)))
             } else if self.held.is_some() {
                 Some(
                     self.idle_max
@@ -259,17 +289,26 @@ impl Frames {
             match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                Err(error) if error.kind() == TimedOut && self.is_oversized() => self.give_back(),
-                // Nothing from the client for so long: it reconnects when it has something to say.
+                Err(error) if error.kind() == TimedOut && is_wasteful => {
+                    self.give_back();
+                    if self.buffer.is_empty() {
+                        return Err(End::Quiet);
+                    }
+                }
                 Err(error) if error.kind() == TimedOut => return Ok(None),
                 Err(error) => return Err(End::Failed(error)),
             }
         }
     }
 
-    /// Reads what comes, within a bound, until the peer closes its side.
+    /// Reads what comes, within a bound, until the peer closes its side. Without a buffer while nothing comes: thousands of
+    /// consumers may be waiting.
     async fn read_ahead(&mut self) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            self.give_back();
+        }
         while self.buffer.len() < READ_AHEAD_BYTES_MAX {
+            self.reader.readable().await?;
             self.make_room();
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return Ok(());
@@ -280,8 +319,12 @@ impl Frames {
 
     /// Grows with what has arrived: a length that is announced but never sent costs nothing.
     fn make_room(&mut self) {
-        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 2 {
-            self.buffer.reserve(READ_BYTES.max(self.buffer.len()));
+        let room = self.buffer.capacity() - self.buffer.len();
+        if room == 0 && self.allocated > 0 {
+            self.read_bytes = READ_BYTES;
+        }
+        if room < self.read_bytes / 2 {
+            self.buffer.reserve(self.read_bytes.max(self.buffer.len()));
             self.allocated = self.allocated.max(self.buffer.capacity());
         }
     }
@@ -303,10 +346,14 @@ impl Frames {
         self.allocated > KEPT_BYTES.max(2 * self.buffer.len() + READ_BYTES)
     }
 
-    /// Moves what is there to a buffer of its size.
+    /// Moves what is there to a buffer of its size; nothing needs none.
     fn give_back(&mut self) {
-        let mut buffer = BytesMut::with_capacity(self.buffer.len() + READ_BYTES);
-        buffer.extend_from_slice(&self.buffer);
+        let mut buffer = BytesMut::new();
+        self.read_bytes = QUIET_READ_BYTES;
+        if !self.buffer.is_empty() {
+            buffer.reserve(self.buffer.len() + READ_BYTES);
+            buffer.extend_from_slice(&self.buffer);
+        }
         self.allocated = buffer.capacity();
         self.buffer = buffer;
     }
@@ -435,6 +482,33 @@ mod tests {
             assert!(!frames.is_oversized());
             assert!(frames.allocated <= KEPT_BYTES);
             assert_eq!(frames.buffer[..], [0, 0, 0, 10, 7]);
+        });
+    }
+
+    #[test]
+    fn lr158_a_quiet_connection_has_no_buffer() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let has_none = |frames: &Frames| (frames.allocated, frames.buffer.capacity()) == (0, 0);
+            peer.write_all(&produce_frame(100)).await.unwrap();
+            assert_eq!(frames.next().await.ok().flatten().unwrap().len(), 100);
+            tokio::select! {
+                biased;
+                ended = frames.read_ahead() => panic!("the peer is there: {ended:?}"),
+                () = std::future::ready(()) => assert!(has_none(&frames)),
+            }
+            peer.write_all(&produce_frame(100)[..50]).await.unwrap();
+            frames.reader.readable().await.unwrap();
+            frames.make_room();
+            frames.reader.read_buf(&mut frames.buffer).await.unwrap();
+            frames.give_back();
+            assert_eq!(frames.buffer[..], produce_frame(100)[..50]);
+            peer.write_all(&produce_frame(100)[50..]).await.unwrap();
+            assert_eq!(frames.next().await.ok().flatten().unwrap().len(), 100);
+            frames.give_back();
+            assert!(has_none(&frames));
+            peer.write_all(&produce_frame(100)).await.unwrap();
+            assert_eq!(frames.next().await.ok().flatten().unwrap().len(), 100);
         });
     }
 

@@ -35,6 +35,7 @@ impl Sessions {
                 counter: 0,
                 entries: BTreeMap::new(),
                 partition_count: 0,
+                all_safe_until_ms: 0,
             }),
         }
     }
@@ -97,10 +98,12 @@ struct Cache {
     counter: u64,
     entries: BTreeMap<i32, Entry>,
     partition_count: usize,
+    /// Until then no session can have to go: none is older. Thousands that ask in vain look at this alone.
+    all_safe_until_ms: u64,
 }
 
 impl Cache {
-    fn room(&self, now: Now, partitions: usize) -> Room {
+    fn room(&mut self, now: Now, partitions: usize) -> Room {
         if self.slots == 0 || partitions == 0 {
             return Room::None;
         }
@@ -108,6 +111,11 @@ impl Cache {
         if self.entries.len() < self.slots && all <= PARTITIONS_MAX {
             return Room::Free;
         }
+        if now.monotonic_ms <= self.all_safe_until_ms {
+            return Room::None;
+        }
+        let oldest = self.entries.values().map(|entry| entry.created_ms).min();
+        self.all_safe_until_ms = oldest.map_or(0, |created_ms| created_ms + EVICTION_MS);
         match self.victim(now, partitions) {
             Some((id, entry)) if all - entry.partitions <= PARTITIONS_MAX => Room::Evicting(id),
             _ => Room::None,

@@ -5,6 +5,7 @@ use crate::world::{COMPACTION_BACKOFF_MS, DATA, World};
 use std::collections::BTreeSet;
 use std::io;
 use tally_shard::{CompactionSettings, RetentionSettings, ShardMessage};
+use tally_storage::Durability;
 use tally_testkit::seed::Seed;
 use tally_testkit::simulated_disk::{Action, Root, SimulatedDisk};
 
@@ -90,7 +91,7 @@ fn a_shard_that_is_loaded_anew_meanwhile_takes_nothing_from_before() {
         let root = Root::new("races");
         let disk = SimulatedDisk::new(root.path(), "one");
         let _watched = disk.install();
-        let world = World::compacted_at(root.path(), small_segments(300), EAGER);
+        let world = World::compacted_at(root.path(), small_segments(300), EAGER, Durability::Os);
         let mut history = History::of(world);
         fill(&mut history, &mut Dice::new(2), 60);
         interrupt(&mut history, groups, is_run, |history| {

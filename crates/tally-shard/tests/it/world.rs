@@ -138,10 +138,11 @@ impl World {
         root: &Path,
         log: LogOptions,
         compaction: CompactionSettings,
+        durability: Durability,
     ) -> World {
         let home = Home::Theirs(root.to_owned());
         let keep_all = RetentionSettings::KEEP_ALL;
-        World::first(home, log, keep_all, compaction, Durability::Os)
+        World::first(home, log, keep_all, compaction, durability)
     }
 
     fn first(
@@ -269,6 +270,14 @@ impl World {
         let replies = self.carry(outbox);
         self.replies.extend(replies);
         synced
+    }
+
+    /// Where the durability syncs: all that was handed over, and then a checkpoint.
+    pub(crate) fn checkpoint(&mut self) {
+        if let Some(journal) = self.journal.clone() {
+            while self.sync() {}
+            journal.checkpoint().expect("synced");
+        }
     }
 
     /// One turn of the syncing thread of which the shard has not heard yet.
@@ -793,7 +802,7 @@ fn open(
         Durability::Commit | Durability::Always => {
             let options = SyncOptions {
                 durability,
-                journal_bytes: 1 << 20,
+                journal_bytes: 1 << 17,
                 ..SyncOptions::default()
             };
             let journal = SyncJournal::open(Arc::clone(&data_dir), options);

@@ -85,9 +85,11 @@ enum Kind {
     RowSums,
     Snapshot,
     Epochs,
+    /// The only one that nothing else tells: its partition stays closed.
+    LogStart,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::FirstLog,
     Kind::LastLog,
     Kind::FirstIndex,
@@ -98,7 +100,11 @@ const KINDS: [Kind; 10] = [
     Kind::RowSums,
     Kind::Snapshot,
     Kind::Epochs,
+    Kind::LogStart,
 ];
+
+/// Where the logs start whose `log-start` is damaged: behind their first batch.
+const LOG_START: i64 = 2;
 
 impl Kind {
     fn path(self, partition: &Path) -> PathBuf {
@@ -118,7 +124,18 @@ impl Kind {
             Kind::RowSums => partition.join("txn-sums"),
             Kind::Snapshot => of("snapshot", true),
             Kind::Epochs => partition.join("leader-epoch-checkpoint"),
+            Kind::LogStart => partition.join("log-start"),
         }
+    }
+
+    /// Where the log of such a case starts.
+    fn log_start(self) -> i64 {
+        if self == Kind::LogStart { LOG_START } else { 0 }
+    }
+
+    /// Whether the partition may stay closed.
+    fn may_close(self) -> bool {
+        self.is_log() || self == Kind::LogStart
     }
 
     /// Whether the log can do without it.
@@ -135,8 +152,8 @@ struct Served {
 }
 
 impl Served {
-    /// Starts a broker on a directory; `None` if it ends instead.
-    fn start(data: &Path) -> Result<Served, String> {
+    /// Starts a broker on a directory; what it has logged if it ends instead.
+    fn start(data: &Path, durability: &str) -> Result<Served, String> {
         let beside = data.parent().expect("above");
         let (port, log) = (beside.join("port"), beside.join("log"));
         let _none = fs::remove_file(&port).is_err();
@@ -144,6 +161,8 @@ impl Served {
             .args(["serve", "--listen", "127.0.0.1:0", "--http", "off"])
             .args(["--exit-with-parent", "--data", path(data)])
             .args(["--port-file", path(&port)])
+            .args(["--set", "tally.journal.bytes=4194304"])
+            .args(["--set", &format!("tally.durability={durability}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a file"))
@@ -223,9 +242,10 @@ fn init(client: &mut Client) -> Producer {
     crate::init(client, "matrix")
 }
 
-/// Whole batches of a partition as they are sent, checksums not looked at, and the error that ended the reading.
-fn read(client: &mut Client, index: i32) -> (Vec<Bytes>, i16) {
-    let (mut batches, mut next) = (Vec::new(), 0);
+/// Whole batches of a partition from an offset on as they are sent, checksums not looked at, and the error that ended the
+/// reading.
+fn read(client: &mut Client, index: i32, from: i64) -> (Vec<Bytes>, i16) {
+    let (mut batches, mut next) = (Vec::new(), from);
     loop {
         let call = FetchCall::of(TOPIC, index, next, 0);
         let request = client.fetch_request(&call);
@@ -245,7 +265,10 @@ fn read(client: &mut Client, index: i32) -> (Vec<Bytes>, i16) {
 /// One broker's data, and which partition has which damage.
 struct Matrix {
     data: PathBuf,
+    durability: &'static str,
     cases: Vec<(Kind, Damage, PathBuf)>,
+    /// Where the log of each partition starts.
+    starts: Vec<i64>,
     /// What each partition holds, with one more that nothing happens to.
     batches: Vec<Vec<Bytes>>,
     _beside: TempDir,
@@ -253,21 +276,32 @@ struct Matrix {
 
 impl Matrix {
     /// Writes everything, ends the broker, and damages.
-    fn new(is_clean: bool) -> Matrix {
+    fn new(is_clean: bool, durability: &'static str) -> Matrix {
         let pairs = KINDS
             .iter()
             .flat_map(|kind| DAMAGES.map(|damage| (*kind, damage)));
         let pairs: Vec<(Kind, Damage)> = pairs.collect();
-        let mut broker = Broker::start(PROGRAM, &["transaction.state.log.num.partitions=1"]);
+        let durable = format!("tally.durability={durability}");
+        let settings = [durable.as_str(), "transaction.state.log.num.partitions=1"];
+        let mut broker = Broker::start(PROGRAM, &settings);
         let mut client = broker.client();
         // One partition more, which nothing happens to.
         let partitions = i32::try_from(pairs.len()).expect("few") + 1;
         fill(&mut client, partitions);
+        let starts = pairs.iter().map(|(kind, _)| kind.log_start());
+        let starts: Vec<i64> = starts.chain([0]).collect();
+        for (index, start) in (0..).zip(&starts).filter(|(_, start)| **start > 0) {
+            assert_eq!(client.delete_records(TOPIC, index, *start), (0, *start));
+        }
         let batches: Vec<_> = (0..partitions)
-            .map(|index| read(&mut client, index).0)
+            .zip(&starts)
+            .map(|(index, start)| read(&mut client, index, *start).0)
             .collect();
         let expected = 2 * usize::try_from(TRANSACTIONS).expect("few");
-        assert!(batches.iter().all(|batches| batches.len() == expected));
+        let is_whole = |(batches, start): (&Vec<Bytes>, &i64)| {
+            batches.len() == expected - usize::from(*start > 0)
+        };
+        assert!(batches.iter().zip(&starts).all(is_whole));
         let directory = broker.partition(&mut client, TOPIC, 0);
         let topic = directory.parent().expect("the topic's").to_owned();
         if is_clean {
@@ -291,6 +325,8 @@ impl Matrix {
         Matrix {
             cases: cases.collect(),
             data,
+            durability,
+            starts,
             batches,
             _beside: beside,
         }
@@ -302,8 +338,8 @@ impl Matrix {
     fn check_reads(&self, served: &Served) {
         let mut client = Client::connect(&served.address);
         let outcomes: Vec<_> = (0..)
-            .take(self.batches.len())
-            .map(|index| read(&mut client, index))
+            .zip(&self.starts)
+            .map(|(index, start)| read(&mut client, index, *start))
             .collect();
         let log = served.log();
         let mut wrong = String::new();
@@ -317,7 +353,7 @@ impl Matrix {
                 all.contains(batch) || (kind.is_log() && view.check_crc().is_err())
             });
             let is_told = batches.len() == all.len() || is_named(&log, file);
-            if !kind.is_log() || !has_good || !is_told {
+            if !kind.may_close() || !has_good || !is_told {
                 let bases: Vec<i64> = batches.iter().map(|batch| base(batch)).collect();
                 let line = format!(
                     "{kind:?} {damage:?} {}: error {error}, good {has_good}, told {is_told}, {bases:?}",
@@ -369,7 +405,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn each_damage_of_each_file_is_named_offline() {
-    let matrix = Matrix::new(true);
+    let matrix = Matrix::new(true, "os");
     let output = tally(&["verify", "log", path(&matrix.data), "-o", "jsonl", "--deep"]);
     assert_eq!(output.status.code(), Some(1));
     let found = text(&output);
@@ -379,7 +415,10 @@ fn each_damage_of_each_file_is_named_offline() {
         // Without entries an offset index is one of a small segment; without its newest snapshot a log is replayed from before.
         let means_nothing = matches!(
             (kind, damage),
-            (Kind::FirstIndex | Kind::LastIndex, Damage::Empty) | (Kind::Snapshot, Damage::Removed)
+            (Kind::FirstIndex | Kind::LastIndex, Damage::Empty)
+                | (Kind::Snapshot, Damage::Removed)
+                // The line's end, and a log that was never cut at its beginning.
+                | (Kind::LogStart, Damage::CutByte | Damage::Removed)
         );
         if means_nothing {
             continue;
@@ -397,20 +436,89 @@ fn each_damage_of_each_file_is_named_offline() {
 
 #[test]
 fn no_damage_is_served_for_good_after_a_clean_stop() {
-    check_start(true);
+    check_start(&Matrix::new(true, "os"));
 }
 
 #[test]
 fn no_damage_is_served_for_good_after_a_kill() {
-    check_start(false);
+    check_start(&Matrix::new(false, "os"));
 }
 
-fn check_start(is_clean: bool) {
-    let matrix = Matrix::new(is_clean);
-    let served = Served::start(&matrix.data).expect("one damaged partition stops no other");
+/// The journal holds bytes of all partitions: what is wrong with one of them is no reason not to start.
+#[test]
+fn no_damage_is_served_for_good_after_a_kill_in_always() {
+    check_start(&Matrix::new(false, "always"));
+}
+
+fn check_start(matrix: &Matrix) {
+    let served = Served::start(&matrix.data, matrix.durability);
+    let served = served.expect("one damaged partition stops no other");
     // Twice: what was made again on the way is used then.
     for _ in 0..2 {
         matrix.check_reads(&served);
     }
     served.stop();
+}
+
+/// The data of a broker that was stopped clean, and what its one partition holds.
+fn stopped() -> (TempDir, Vec<Bytes>) {
+    let mut broker = Broker::start(PROGRAM, &["transaction.state.log.num.partitions=1"]);
+    let mut client = broker.client();
+    fill(&mut client, 1);
+    let (batches, _) = read(&mut client, 0, 0);
+    assert!(broker.stop(), "stopped clean");
+    let beside = TempDir::new().expect("a directory");
+    copy(&broker.data(), &beside.path().join("data"));
+    (beside, batches)
+}
+
+/// What all rests on is not guessed: the start says which file it is, and leaves everything as it was.
+#[test]
+fn a_damaged_meta_stops_the_start_and_nothing_is_removed() {
+    let (whole, _) = stopped();
+    for damage in DAMAGES {
+        let beside = TempDir::new().expect("a directory");
+        let data = beside.path().join("data");
+        copy(&whole.path().join("data"), &data);
+        damage.apply(&data.join("meta"));
+        let topics = files(&data.join("topics"));
+        let output = tally(&["verify", "log", path(&data), "-o", "jsonl"]);
+        assert_eq!(output.status.code(), Some(1), "{damage:?}");
+        let found = text(&output);
+        let is_meta = |problem: &&str| problem.contains("\"file\":\"meta\"");
+        assert!(
+            rows(&found, "problem").iter().any(is_meta),
+            "{damage:?}: {found}"
+        );
+        let Err(log) = Served::start(&data, "os") else {
+            panic!("{damage:?}: it starts");
+        };
+        assert!(log.contains("meta"), "{damage:?}: {log}");
+        assert_eq!(files(&data.join("topics")), topics, "{damage:?}");
+    }
+}
+
+/// The mark only spares a walk: a damaged one vouches for nothing.
+#[test]
+fn a_damaged_mark_of_a_clean_stop_costs_a_walk_and_nothing_else() {
+    let (whole, batches) = stopped();
+    for damage in DAMAGES {
+        let beside = TempDir::new().expect("a directory");
+        let data = beside.path().join("data");
+        copy(&whole.path().join("data"), &data);
+        damage.apply(&data.join("clean-shutdown"));
+        let served = Served::start(&data, "os").expect("it starts");
+        let mut client = Client::connect(&served.address);
+        assert_eq!(
+            read(&mut client, 0, 0),
+            (batches.clone(), 0),
+            "{damage:?}: {}",
+            served.log()
+        );
+        assert!(served.stop(), "{damage:?}");
+        assert_eq!(
+            fs::read(data.join("clean-shutdown")).expect("the next mark"),
+            b"1\n"
+        );
+    }
 }

@@ -39,6 +39,8 @@ pub struct OwedMarkers {
     pub producer_id: ProducerId,
     /// The epoch that the markers carry.
     pub producer_epoch: ProducerEpoch,
+    /// The highest epoch of data that they end: one of the second version ends only what is below its own (M-4).
+    pub ends_upto: ProducerEpoch,
     /// The partitions that get one.
     pub partitions: Vec<TopicPartition>,
 }
@@ -61,14 +63,20 @@ impl TransactionCoordinator {
     #[must_use]
     pub fn owed_markers(&self) -> Vec<OwedMarkers> {
         let owed = |value: &TransactionValue| {
-            let producer_epoch = match Phase::of(value) {
+            let (producer_epoch, version) = match Phase::of(value) {
                 Phase::Empty | Phase::Ended { .. } => return None,
-                Phase::Ending => value.producer_epoch,
-                Phase::Ongoing => value.producer_epoch.next(),
+                Phase::Ending => (value.producer_epoch, value.client_transaction_version),
+                // An abort with fence (S-3).
+                Phase::Ongoing => (
+                    value.producer_epoch.next(),
+                    self.settings.transaction_version,
+                ),
             };
+            let is_strict = version >= 2 && producer_epoch != ProducerEpoch(i16::MAX);
             Some(OwedMarkers {
                 producer_id: value.producer_id,
                 producer_epoch,
+                ends_upto: ProducerEpoch(producer_epoch.0 - i16::from(is_strict)),
                 partitions: transitions::partitions_of(value).collect(),
             })
         };

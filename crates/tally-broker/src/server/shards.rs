@@ -173,7 +173,7 @@ impl Shards {
                 let named =
                     |name: &TopicPartition| self.metadata.partition_id(&name.topic, name.partition);
                 for id in markers.partitions.iter().filter_map(named) {
-                    owed.insert((id, markers.producer_id), markers.producer_epoch);
+                    owed.insert((id, markers.producer_id), markers.ends_upto);
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Shards {
         open
     }
 
-    /// The transactions that the coordinators will end, with the epoch of their markers; `None` if one of them can't be read.
+    /// The transactions that the coordinators will end, with the highest epoch that each ends; `None` if one of them can't be read.
     pub(crate) fn held_transactions(&self) -> Option<Owed> {
         let mut held = Owed::new();
         for owner in &self.owners {
@@ -233,7 +233,7 @@ impl Shards {
                 let named =
                     |name: &TopicPartition| self.metadata.partition_id(&name.topic, name.partition);
                 for id in markers.partitions.iter().filter_map(named) {
-                    held.insert((id, markers.producer_id), markers.producer_epoch);
+                    held.insert((id, markers.producer_id), markers.ends_upto);
                 }
             }
         }

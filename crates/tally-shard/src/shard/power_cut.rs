@@ -8,7 +8,7 @@ use tally_producer_state::Marker;
 use tally_protocol::{Now, PartitionId, ProducerEpoch, ProducerId};
 use tally_transactions::{Fence, OwedMarkers};
 
-/// The epoch of the marker that a coordinator will write for a producer on a partition.
+/// The highest epoch of data that the marker ends which a coordinator will write for a producer on a partition.
 pub type Owed = BTreeMap<(PartitionId, ProducerId), ProducerEpoch>;
 
 impl Shard {
@@ -33,7 +33,7 @@ impl Shard {
         for (id, partition) in &self.partitions {
             let open = partition.producers.open_transactions();
             orphans.extend(open.filter_map(|(producer_id, epoch, _)| {
-                // A marker below the epoch found here would be refused and taken for written (D-7).
+                // A marker that does not end what is found here would be refused and taken for written (D-7).
                 let is_owed = owed.get(&(*id, producer_id)).is_some_and(|it| *it >= epoch);
                 (!is_owed).then_some((*id, producer_id, epoch))
             }));

@@ -208,6 +208,11 @@ impl World {
 
     /// A world as this one would be after a crash, on other files.
     pub(crate) fn image(&self, root: &Path) -> World {
+        self.image_after(root, None)
+    }
+
+    /// The same where the crash was a power cut, which fences.
+    pub(crate) fn image_after(&self, root: &Path, cut: Option<Fence>) -> World {
         let incarnation = self.incarnation + 1;
         let (data_dir, shard, journal) = open(root, incarnation, self.durability);
         let mut world = World {
@@ -221,7 +226,7 @@ impl World {
             retention: self.retention,
             compaction: self.compaction,
             durability: self.durability,
-            cut: None,
+            cut,
             journal,
             replies: Vec::new(),
             holds_commits: false,
@@ -231,6 +236,7 @@ impl World {
             woken: Vec::new(),
         };
         world.recover();
+        world.cut = None;
         world
     }
 
@@ -523,7 +529,7 @@ impl World {
                     .partitions
                     .iter()
                     .map(|name| partition_named(&name.topic));
-                owed.extend(ids.map(|id| ((id, markers.producer_id), markers.producer_epoch)));
+                owed.extend(ids.map(|id| ((id, markers.producer_id), markers.ends_upto)));
             }
             assert!(self.shard.abort_orphans(self.now, &owed));
         }

@@ -233,7 +233,7 @@ impl World {
             for markers in self.shards[index].power_was_cut(fence) {
                 for name in &markers.partitions {
                     if let Some(id) = self.partition_id(&name.topic, name.partition) {
-                        owed.insert((id, markers.producer_id), markers.producer_epoch);
+                        owed.insert((id, markers.producer_id), markers.ends_upto);
                     }
                 }
             }

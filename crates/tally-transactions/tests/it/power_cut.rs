@@ -148,17 +148,25 @@ fn r19_ids_that_come_later_are_served_at_once() {
 
 #[test]
 fn r19_the_markers_of_open_and_ending_transactions_are_known_beforehand() {
-    for (state, epoch) in [(PrepareCommit, 5), (PrepareAbort, 5), (Ongoing, 6)] {
+    for (state, epoch, ends) in [(PrepareCommit, 5, 4), (PrepareAbort, 5, 4), (Ongoing, 6, 5)] {
         let mut world = World::after_power_cut(value(state), Fence::Epoch);
         let owed = world.core.owed_markers();
         assert_eq!(owed.len(), 1);
         assert_eq!(owed[0].producer_id, ProducerId(1));
         assert_eq!(owed[0].producer_epoch, ProducerEpoch(epoch));
+        // M-4: all of them are of the second version.
+        assert_eq!(owed[0].ends_upto, ProducerEpoch(ends));
         world.expire();
         let set = world.take_markers();
         assert_eq!(set.producer_epoch, owed[0].producer_epoch);
         assert_eq!(set.partitions, owed[0].partitions);
     }
+    let of_the_first = TransactionValue {
+        client_transaction_version: 0,
+        ..value(PrepareCommit)
+    };
+    let world = World::after_power_cut(of_the_first, Fence::Epoch);
+    assert_eq!(world.core.owed_markers()[0].ends_upto, ProducerEpoch(5));
     for state in [Empty, CompleteCommit, CompleteAbort] {
         let world = World::after_power_cut(value(state), Fence::Epoch);
         assert_eq!(world.core.owed_markers(), []);

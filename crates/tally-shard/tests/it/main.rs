@@ -5,6 +5,7 @@ mod compaction_crash;
 mod compaction_races;
 mod durability;
 mod history;
+mod lost_power;
 mod power_cut;
 mod refusals;
 mod restart;

@@ -7,6 +7,7 @@ use super::group::{Builder, PAGE};
 use crate::data_dir::DataDir;
 use crate::disk::{self, SegmentFile};
 use crate::error::{StorageError, failed};
+use crate::faults;
 use crate::recovery_points::FIRST_GROUP;
 use std::io;
 use std::path::Path;
@@ -107,6 +108,9 @@ impl JournalFile {
     pub(super) fn write(&mut self, group: &mut Builder) -> io::Result<()> {
         let bytes = group.finish(self.generation, self.number);
         self.file.write_at(bytes, self.at)?;
+        if faults::fails("journal.sync") {
+            return Err(io::Error::other("told to fail"));
+        }
         self.file.sync()?;
         self.at += to_u64(bytes.len());
         self.highest[self.current] = self.number;

@@ -153,3 +153,44 @@ fn r19_in_always_an_open_transaction_goes_on_after_a_power_cut() {
     assert_eq!(commit(&mut client, "open", open), 0);
     assert_eq!(client.read_committed("t", 0, 0).data_offsets(), [0]);
 }
+
+/// N9, R-5: what waited for a sync that fails is refused, and what is tried again is done once when the disk is good again.
+#[test]
+fn r5_a_failed_sync_is_not_acknowledged() {
+    for mode in SYNCED {
+        let mut broker = Broker::start(PROGRAM, &[mode]);
+        broker.set_faults(&["journal.sync=fail@1"]);
+        broker.kill_and_start();
+        let mut client = broker.client();
+        client.create_topic("t", 2, &[]);
+        client.wait_for_group("g");
+        assert_eq!(client.commit_offset("g", "t", 0, 0), 0);
+        let pair = producer(&mut client, "x");
+        begin(&mut client, "x", pair, "t", 0);
+        broker.wake(0);
+        let code = client.end_txn(3, "x", pair, true).0;
+        assert!(code != 0, "{mode}: {code}");
+        for _ in 0..3 {
+            let code = client.commit_offset("g", "t", 0, 1);
+            assert!(code != 0, "{mode}: {code}");
+        }
+        if mode.ends_with("always") {
+            let code = client.produce_plain("t", 1, 1).error;
+            assert!(code != 0, "{mode}: {code}");
+        }
+        broker.calm(0);
+        wait_until("the transaction is committed", || {
+            commit(&mut client, "x", pair) == 0
+        });
+        wait_until("the offset is taken", || {
+            client.commit_offset("g", "t", 0, 1) == 0
+        });
+        broker.kill_and_start();
+        let mut client = broker.client();
+        let read = client.read_committed("t", 0, 0);
+        assert_eq!(read.last_stable_offset, read.high_watermark);
+        assert_eq!(read.committed().len(), 1, "{mode}: once");
+        client.wait_for_group("g");
+        assert_eq!(client.committed_offset("g", "t", 0, true), (0, 1));
+    }
+}

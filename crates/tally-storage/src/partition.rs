@@ -35,7 +35,7 @@ use tally_protocol::{BatchView, LeaderEpoch, Offset, batch};
 pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const LOG_START: &str = "log-start";
 /// Segments that one read looks into: far fewer than stay mapped, so that those it needs can all be in memory at once.
-const SEGMENTS_A_READ_MAX: usize = 1024;
+const SEGMENTS_A_READ_MAX: usize = 256;
 /// Snapshots kept besides the one that a cut of the last segment can't reach.
 const SNAPSHOTS_KEPT: usize = 2;
 

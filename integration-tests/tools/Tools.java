@@ -143,11 +143,11 @@ public final class Tools {
     private final Map<String, KafkaProducer<String, String>> transactions = new HashMap<>();
     private final Map<String, Member> members = new HashMap<>();
 
-    private Tools(String bootstrap, String data, List<String> kcat) throws IOException {
+    private Tools(String bootstrap, String data, List<String> kcat, Path work) throws IOException {
         this.bootstrap = bootstrap;
         this.data = data;
         this.kcat = kcat;
-        this.files = Files.createTempDirectory("tally-tools");
+        this.files = Files.createTempDirectory(work, "files");
     }
 
     public static void main(String[] args) {
@@ -178,7 +178,7 @@ public final class Tools {
             List<Command> commands = read(home.resolve("scenarios").resolve(name + ".txt"));
             Transcript result;
             try (Broker broker = Broker.start(options)) {
-                Tools tools = new Tools(broker.address, broker.data.toString(), kcat);
+                Tools tools = new Tools(broker.address, broker.data.toString(), kcat, Path.of(options.get("--work")));
                 tools.makeInternalTopics();
                 result = tools.run(commands);
                 tools.close();

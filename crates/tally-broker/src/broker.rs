@@ -416,7 +416,8 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
             consumer_max_size: config.group_consumer_max_size,
             assignors: config.group_consumer_assignors,
             migration_policy: config.group_consumer_migration_policy,
-            ..groups::Settings::default()
+            offsets_retention_ms: config.offsets_retention_ms,
+            offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
         },
         coordinator_epoch: metadata.coordinator_epoch(),
         seed,

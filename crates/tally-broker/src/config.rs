@@ -292,6 +292,10 @@ pub struct BrokerConfig {
     pub group_consumer_migration_policy: groups::MigrationPolicy,
     /// Longest metadata of a committed offset.
     pub offset_metadata_max_bytes: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: u64,
     /// Partitions of `__consumer_offsets` when it is created.
     pub offsets_topic_num_partitions: i32,
     /// Segment size of `__consumer_offsets`.
@@ -391,6 +395,9 @@ impl BrokerConfig {
             group_consumer_assignors: consumer_groups::assignors(&values),
             group_consumer_migration_policy: consumer_groups::migration_policy(&values),
             offset_metadata_max_bytes: values.unsigned("offset.metadata.max.bytes"),
+            offsets_retention_ms: i64::from(values.int("offsets.retention.minutes")) * 60_000,
+            offsets_retention_check_interval_ms: values
+                .unsigned("offsets.retention.check.interval.ms"),
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
             log_retention_check_interval_ms: values.unsigned("log.retention.check.interval.ms"),

@@ -1,11 +1,15 @@
 //! 12.8 Offsets in transactions.
 
 use crate::world::{PROGRAM, World, bumped};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DeleteTopicsRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest,
 };
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, Producer, group_id, is_not_ready, topic_name, unique};
@@ -373,4 +377,48 @@ fn x233_a_deleted_group_does_not_come_back() {
     let a = group.a;
     assert_eq!(group.world.commit4(a), 0);
     group.expect_stable(-1);
+}
+
+/// OffsetCommit v2 of offset 5, with a retention of one millisecond.
+#[track_caller]
+fn commit_for_a_moment(world: &mut World, group: &str, topic: &str) {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(5)
+        .with_committed_metadata(Some("".into()));
+    let of_topic = OffsetCommitRequestTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id_or_member_epoch(-1)
+        .with_retention_time_ms(1)
+        .with_topics(vec![of_topic]);
+    let response = world.client.call(2, &request);
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+}
+
+#[test]
+fn x234_what_is_pending_does_not_expire() {
+    let broker = Broker::start(PROGRAM, &["offsets.retention.check.interval.ms=100"]);
+    let mut group = Group::of(World::on(&broker));
+    let name = group.group.clone();
+    let topic = group.world.topic.clone();
+    let other = group.world.another_topic(1, &[]);
+    group.join();
+    assert_eq!(group.toc(3, 9), 0);
+    commit_for_a_moment(&mut group.world, &name, &topic);
+    // Twice, so that a whole look has come after it.
+    for _ in 0..2 {
+        commit_for_a_moment(&mut group.world, &name, &other);
+        wait_until("the other one expires", || {
+            group.world.client.committed_offset(&name, &other, 0, false) == (0, -1)
+        });
+    }
+    assert_eq!(group.plain(), (0, 5), "offset and group stay");
+    let a = group.a;
+    assert_eq!(group.world.abort4(a), 0);
+    wait_until("it expires when nothing is pending", || {
+        group.plain() == (0, -1)
+    });
 }

@@ -8,7 +8,7 @@
 
 mod points;
 
-pub use points::{Hold, around, fails, hold, point};
+pub use points::{Hold, around, clock_ms, fails, hold, point};
 pub(crate) use points::{die, is_due, point_of_file};
 
 use crate::disk::SegmentFile;

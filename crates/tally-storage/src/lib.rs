@@ -63,7 +63,8 @@ pub use completion::Completed;
 pub use data_dir::DataDir;
 pub use error::{NoRoom, OpenDirError, StorageError};
 pub use faults::{
-    Hold, around as fault_around, fails as fault_fails, hold as fault_hold, point as fault_point,
+    Hold, around as fault_around, clock_ms as fault_clock_ms, fails as fault_fails,
+    hold as fault_hold, point as fault_point,
 };
 pub use inspect::{
     BatchAt, FileKind, Holder, Inspection, JournalEntry, JournalGroup, RecoveryPointsFile,

@@ -40,6 +40,7 @@ pub struct Broker {
     directory: PathBuf,
     settings: Vec<String>,
     faults: Vec<String>,
+    clock_ms: i64,
     child: Option<Child>,
     address: String,
 }
@@ -74,6 +75,7 @@ impl Broker {
             directory: new_directory(),
             settings: everywhere().chain(owned(settings)).collect(),
             faults: Vec::new(),
+            clock_ms: 0,
             child: None,
             address: String::new(),
         };
@@ -86,6 +88,11 @@ impl Broker {
     pub fn set_faults(&mut self, faults: &[&str]) {
         (0..self.faults.len()).for_each(|index| self.calm(index));
         self.faults = faults.iter().map(|&fault| fault.to_owned()).collect();
+    }
+
+    /// Moves the wall clock that the broker sees from its next start on.
+    pub fn set_clock(&mut self, by_ms: i64) {
+        self.clock_ms = by_ms;
     }
 
     /// The file that a fault is awake with.
@@ -170,6 +177,7 @@ impl Broker {
         let faults = self.faults.iter().enumerate();
         let faults = faults.map(|(index, f)| format!("{f}:{}", self.fault_file(index).display()));
         command.env("TALLY_FAULT", faults.collect::<Vec<_>>().join(","));
+        command.env("TALLY_FAULT_CLOCK_MS", self.clock_ms.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command.args(["serve", "--listen", "127.0.0.1:0", "--http", "off"]);
         command.arg("--exit-with-parent");

@@ -150,6 +150,15 @@ pub(crate) fn point_of_file(what: &str, path: &Path) {
     }
 }
 
+/// How far the wall clock is moved, in milliseconds: `TALLY_FAULT_CLOCK_MS`.
+pub fn clock_ms() -> i64 {
+    static MOVED: OnceLock<i64> = OnceLock::new();
+    *MOVED.get_or_init(|| {
+        let moved = std::env::var("TALLY_FAULT_CLOCK_MS").ok();
+        moved.and_then(|text| text.parse().ok()).unwrap_or(0)
+    })
+}
+
 /// Whether this is the time to die here; for a place that leaves something half-done first.
 pub(crate) fn is_due(name: &str) -> bool {
     wanted(name, Action::Kill).is_some_and(|fault| fault.count() == Some(fault.nth))

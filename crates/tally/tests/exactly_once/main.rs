@@ -3,6 +3,7 @@
 
 mod admin;
 mod committed_offsets;
+mod compaction;
 mod crash_matrix;
 mod crash_points;
 mod crashes;
@@ -11,7 +12,9 @@ mod held;
 mod idempotent;
 mod init_producer_id;
 mod log;
+mod mutations;
 mod operators;
+mod power_cuts;
 mod restart;
 mod tv1;
 mod tv2;

@@ -2,6 +2,7 @@
 
 use crate::world::{Answer::*, PROGRAM, World};
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::ProduceRequest;
 use tally_protocol::batch::{CONTROL_BIT, TRANSACTIONAL_BIT};
 use tally_testkit::batches::{Batch, Codec, now_ms};
 use tally_testkit::broker::Broker;
@@ -638,4 +639,36 @@ fn x037_a_producer_outlives_all_its_segments() {
     let produced = world.produce_bytes(9, false, Batch::idempotent(a, 0, 3, 1).encode());
     assert_eq!((produced.error, produced.base_offset), (0, 3));
     assert_eq!(produced.log_start_offset, 3);
+}
+
+/// That neither is answered before the sync is `n1_…` and `p33_…` of tally-shard.
+#[test]
+fn x034_a_duplicate_of_a_batch_under_way_gets_its_offset() {
+    let broker = Broker::start(PROGRAM, &["tally.durability=always"]);
+    let mut world = World::on(&broker);
+    let a = world.pid();
+    let mut others: Vec<_> = (0..4).map(|_| world.another_client()).collect();
+    let topic = world.topic.clone();
+    for sequence in 0..20 {
+        let batch = Batch::idempotent(a, 0, sequence, 1).encode();
+        let call = ProduceCall {
+            version: 9,
+            acks: -1,
+            transactional_id: None,
+            parts: vec![(&topic, 0, Some(batch))],
+        };
+        let sent: Vec<i32> = others
+            .iter_mut()
+            .map(|client| {
+                let request = client.produce_request(&call);
+                client.send(call.version, &request)
+            })
+            .collect();
+        for (client, id) in others.iter_mut().zip(sent) {
+            let response = client.receive::<ProduceRequest>(call.version, id);
+            let part = &response.responses[0].partition_responses[0];
+            assert_eq!((part.error_code, part.base_offset), (0, sequence.into()));
+        }
+    }
+    assert_eq!(world.leo(), 20);
 }

@@ -11,7 +11,7 @@ use crate::segment::{LOG, Place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tally_protocol::ids::to_u64;
 use tally_protocol::{Offset, PartitionId};
 
@@ -258,6 +258,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Default)]
 pub(crate) struct Unsynced {
     tails: Mutex<BTreeMap<(PartitionId, Offset), Arc<Tail>>>,
+    /// Those taken off the list that somebody still syncs. Locked after the list.
+    under_way: Mutex<Vec<Weak<Tail>>>,
 }
 
 impl std::fmt::Debug for Unsynced {
@@ -305,21 +307,36 @@ impl Unsynced {
             }
             !take
         });
+        let mut under_way = lock(&self.under_way);
+        under_way.retain(|tail| tail.strong_count() > 0);
+        under_way.extend(taken.iter().map(Arc::downgrade));
         taken
+    }
+
+    /// Notes that the files of those go that are being synced.
+    fn remove_under_way(&self, goes: impl Fn(&Tail) -> bool) {
+        let under_way = lock(&self.under_way);
+        let tails = under_way.iter().filter_map(Weak::upgrade);
+        tails
+            .filter(|tail| goes(tail))
+            .for_each(|tail| tail.remove());
     }
 
     /// Takes a segment off the list whose files are to be removed.
     pub(crate) fn forget_segment(&self, partition: PartitionId, base: Offset) {
-        if let Some(tail) = lock(&self.tails).remove(&(partition, base)) {
+        let mut tails = lock(&self.tails);
+        if let Some(tail) = tails.remove(&(partition, base)) {
             tail.listed.store(false, Ordering::Release);
             tail.remove();
         }
+        self.remove_under_way(|tail| tail.partition == partition && tail.base == base);
     }
 
     /// Forgets a partition whose files are to be removed.
     pub(crate) fn forget(&self, partition: PartitionId) {
         let gone = self.take(|tail| tail.partition == partition);
         gone.iter().for_each(|tail| tail.remove());
+        self.remove_under_way(|tail| tail.partition == partition);
     }
 }
 
@@ -362,5 +379,28 @@ mod tests {
         let _listed = tail.advance(at(300));
         assert_eq!(tail.reach(false), (at(300), true));
         assert_eq!(tail.reach(true), (at(200), false));
+    }
+
+    /// Else its sync would fail for want of a file, and everything would begin anew.
+    #[test]
+    fn a_segment_that_goes_while_it_is_synced_is_known_to_go() {
+        let id = |index| PartitionId {
+            topic: TopicId([1; 16]),
+            index,
+        };
+        let unsynced = Unsynced::default();
+        let tails = [(0, 0), (0, 10), (1, 0)].map(|(index, base)| {
+            let tail = Tail::closed(id(index), Offset(base), at(10));
+            unsynced.list(&tail);
+            tail
+        });
+        assert_eq!(unsynced.take(|_| true).len(), 3);
+        let removed = || tails.each_ref().map(|tail| tail.is_removed());
+        unsynced.forget_segment(id(0), Offset(10));
+        assert_eq!(removed(), [false, true, false]);
+        unsynced.forget(id(1));
+        assert_eq!(removed(), [false, true, true]);
+        unsynced.list_again(&tails[1]);
+        assert!(!tails[1].is_listed());
     }
 }

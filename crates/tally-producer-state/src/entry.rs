@@ -6,7 +6,9 @@
 //!
 //! An entry is small on purpose: a partition may know very many producers (P-50 forbids to forget them lightly).
 
-use tally_protocol::{BatchHeader, CoordinatorEpoch, Now, Offset, ProducerEpoch, Sequence};
+use tally_protocol::{
+    BatchHeader, CoordinatorEpoch, Now, Offset, ProducerEpoch, Sequence, planted,
+};
 
 /// Five: what a client may have in flight with idempotence (KIP-98, P-31).
 pub(crate) const REMEMBERED_BATCHES: usize = 5;
@@ -145,7 +147,10 @@ impl Entry {
         if header.producer_epoch != self.producer_epoch {
             return None;
         }
-        self.batches().find(|batch| {
+        // Of five, the oldest is forgotten.
+        let forgotten =
+            usize::from(planted::is("p31")) * (usize::from(self.count) / REMEMBERED_BATCHES);
+        self.batches().skip(forgotten).find(|batch| {
             batch.base_sequence == header.base_sequence
                 && batch.last_sequence() == header.last_sequence()
         })

@@ -1,7 +1,8 @@
 //! Mistakes that are planted in the broker, one at a time, to see that the simulation finds them
 //! (`tally_protocol::planted`). The table of docs/testing.md says the same.
 
-use crate::run::run;
+use crate::network::Trouble;
+use crate::run::run_with;
 use tally_protocol::planted;
 
 /// A mistake.
@@ -13,10 +14,26 @@ pub struct Mistake {
     pub what: &'static str,
     /// It is found by one of so many seeds.
     pub within: u64,
+    /// Stories that are about this: else very many would be needed.
+    pub trouble: Option<Trouble>,
 }
 
 const fn mistake(name: &'static str, within: u64, what: &'static str) -> Mistake {
-    Mistake { name, what, within }
+    Mistake {
+        name,
+        what,
+        within,
+        trouble: None,
+    }
+}
+
+const fn under(trouble: Trouble, name: &'static str, within: u64, what: &'static str) -> Mistake {
+    Mistake {
+        name,
+        what,
+        within,
+        trouble: Some(trouble),
+    }
 }
 
 /// All of them.
@@ -74,16 +91,78 @@ pub const MISTAKES: &[Mistake] = &[
         20,
         "offsets of committed transactions are dropped",
     ),
-    mistake("d8", 200, "late requests of left connections are processed"),
-    mistake("n9", 60, "what a failed journal did not keep is answered"),
+    under(
+        Trouble::SlowNetwork,
+        "d8",
+        20,
+        "late requests of left connections are processed",
+    ),
+    under(
+        Trouble::FailingWrites,
+        "n9",
+        60,
+        "what a failed journal did not keep is answered",
+    ),
     mistake("r1", 10, "a batch is answered and not appended"),
+    mistake("p31", 40, "of five remembered batches one is forgotten"),
+    under(
+        Trouble::SlowNetwork,
+        "p38",
+        100,
+        "batches of an old epoch are taken",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "d8 produce",
+        300,
+        "late requests are processed, of Produce alone",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "d8 partitions",
+        200,
+        "late requests are processed, of AddPartitionsToTxn alone",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "d8 end",
+        20,
+        "late requests are processed, of EndTxn alone",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "d8 commit",
+        400,
+        "late requests are processed, of TxnOffsetCommit alone",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "v2 verify",
+        20,
+        "batches of the old flow need no word of the coordinator",
+    ),
+    under(
+        Trouble::SlowNetwork,
+        "s15",
+        60,
+        "EndTxn of the old flow is taken with an old epoch",
+    ),
+    mistake("s9", 10, "a start does not send the markers that are owed"),
+    under(
+        Trouble::FullDisk,
+        "m11",
+        30,
+        "a marker that is refused counts as written",
+    ),
+    mistake("o3", 60, "offsets are taken from who is no member any more"),
+    under(Trouble::PowerCuts, "r19", 20, "a power cut fences nobody"),
 ];
 
 /// The first seed that finds a mistake.
 pub fn found_by(mistake: &Mistake) -> Option<u64> {
     (0..mistake.within).find(|seed| {
         planted::choose(Some(mistake.name));
-        let told = run(*seed);
+        let told = run_with(*seed, mistake.trouble);
         planted::choose(None);
         told.is_err()
     })

@@ -23,6 +23,8 @@ pub(crate) struct Sent {
     pub(crate) value: String,
     /// Where it is, once that was answered.
     pub(crate) offset: Option<i64>,
+    /// How often the power had been cut when that was answered.
+    pub(crate) cuts: u64,
 }
 
 /// A transaction, or what a producer without transactions has sent.
@@ -30,6 +32,10 @@ pub(crate) struct Sent {
 pub(crate) struct Transaction {
     pub(crate) writer: String,
     pub(crate) outcome: Outcome,
+    /// How often the power had been cut when it began.
+    pub(crate) cuts: u64,
+    /// Its epoch is that of the transaction before it.
+    pub(crate) shares_epoch: bool,
     pub(crate) sent: Vec<Sent>,
 }
 
@@ -46,8 +52,16 @@ pub(crate) struct Model {
     pub(crate) aborts: u64,
 }
 
-/// The partitions of the simulation: `bank` for transfers, `list` for lists, `in` and `out` for the chains.
-pub(crate) const TOPICS: [(&str, i32); 4] = [("bank", 2), ("list", 3), ("in", 2), ("out", 2)];
+/// The partitions of the simulation: `bank` for transfers, `list` for lists, `in` and `out` for the chains, `work` and `done` for
+/// those of a group.
+pub(crate) const TOPICS: [(&str, i32); 6] = [
+    ("bank", 2),
+    ("list", 3),
+    ("in", 2),
+    ("out", 2),
+    ("work", 2),
+    ("done", 2),
+];
 
 /// All of them.
 pub(crate) fn places() -> impl Iterator<Item = Place> {

@@ -1,7 +1,8 @@
 //! The broker, its disk, and the connections that lead to it.
 //!
 //! A connection hands its frames over in order, one at a time, as a real one does. A client that gives up leaves its
-//! connection: what it had sent may still arrive, whenever (D-8), or be lost. Answers may be lost too.
+//! connection: what it had sent may still arrive, whenever (D-8), or be lost. Answers may be lost too. The disk may fail, be full
+//! for a while, and lose its power.
 
 use bytes::Bytes;
 use std::cell::Cell;
@@ -15,11 +16,14 @@ use tally_broker::config::{BrokerConfig, Setting};
 use tally_broker::simulation::{self, Connection, Reply, SimulatedBroker, Surroundings};
 use tally_storage::faults::Installed;
 use tally_testkit::seed::Seed;
-use tally_testkit::simulated_disk::{Action, Root, SimulatedDisk};
+use tally_testkit::simulated_disk::{Action, Moment, Names, Root, SimulatedDisk};
 use tokio::runtime::Runtime;
 
 /// Where the wall clock stands at first, milliseconds since 1970.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+/// In so many milliseconds the broker has fenced everybody after a power cut, and has noted it.
+const FENCING_MS: i64 = 300;
 
 /// What a client finds on its connection.
 pub(crate) enum Event {
@@ -27,6 +31,34 @@ pub(crate) enum Event {
     Answer(Bytes),
     /// The connection is gone.
     Gone,
+}
+
+/// What a story is about, besides what all of them have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// Nothing more.
+    Usual,
+    /// A write fails, once in a life.
+    FailingWrites,
+    /// Now and then more time passes than a transaction may take.
+    LongTimes,
+    /// The power is cut (CR-26, CR-29).
+    PowerCuts,
+    /// The disk is full for a while.
+    FullDisk,
+    /// Many requests are stuck on their way.
+    SlowNetwork,
+}
+
+impl Trouble {
+    const ALL: [Trouble; 6] = [
+        Trouble::Usual,
+        Trouble::FailingWrites,
+        Trouble::LongTimes,
+        Trouble::PowerCuts,
+        Trouble::FullDisk,
+        Trouble::SlowNetwork,
+    ];
 }
 
 type Handling = Pin<Box<dyn Future<Output = (Connection, Reply)>>>;
@@ -56,9 +88,18 @@ pub(crate) struct Network {
     pub(crate) faults: bool,
     /// How often the clock was moved further than a transaction may take.
     pub(crate) jumps: u64,
+    /// How often the power was cut: what was answered before may be gone (CR-26).
+    pub(crate) cuts: u64,
+    /// The same, and how often the start after one of them was cut short: then producers are fenced once more.
+    pub(crate) fences: u64,
+    /// When the start after a power cut is over for sure.
+    fenced_by_ms: i64,
+    pub(crate) trouble: Trouble,
+    /// Segments are small, and logs are compacted.
+    pub(crate) is_small: bool,
     pub(crate) story: Vec<String>,
     links: BTreeMap<u64, Link>,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<u64, VecDeque<Event>>,
     next_link: u64,
     life: Option<Life>,
     watched: Option<Installed>,
@@ -81,22 +122,33 @@ fn config(root: &Root, settings: &[(&'static str, String)]) -> BrokerConfig {
 
 impl Network {
     /// Starts a broker on an empty disk.
-    pub(crate) fn new(mut seed: Seed) -> Result<Network, String> {
+    pub(crate) fn new(mut seed: Seed, wanted: Option<Trouble>) -> Result<Network, String> {
+        let trouble = Trouble::ALL[seed.index(Trouble::ALL.len())];
+        let trouble = wanted.unwrap_or(trouble);
+        let is_small = seed.percent(30);
         let settings = vec![
             ("tally.shards", (1 + seed.below(3)).to_string()),
             ("tally.durability", "os".to_owned()),
-            ("log.cleaner.enable", "false".to_owned()),
+            ("log.cleaner.enable", is_small.to_string()),
+            ("log.cleaner.backoff.ms", "20".to_owned()),
+            ("group.min.session.timeout.ms", "50".to_owned()),
+            ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("offsets.topic.num.partitions", "2".to_owned()),
             ("transaction.state.log.num.partitions", "2".to_owned()),
             ("log.roll.ms", [1000, 20_000][seed.index(2)].to_string()),
         ];
         let root = Root::new("simulation");
-        let disk = SimulatedDisk::new(root.path(), "boot 1");
+        let disk = SimulatedDisk::new(root.path(), "boot 0");
         let mut network = Network {
             seed,
             wall_ms: START_MS,
             faults: true,
             jumps: 0,
+            cuts: 0,
+            fences: 0,
+            fenced_by_ms: 0,
+            trouble,
+            is_small,
             story: Vec::new(),
             links: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -153,16 +205,33 @@ impl Network {
 
     /// Sends a frame, which begins with its length.
     pub(crate) fn send(&mut self, link: u64, frame: &[u8]) {
-        let is_stuck = self.faults && self.seed.percent(3);
+        let often = if self.trouble == Trouble::SlowNetwork {
+            15
+        } else {
+            3
+        };
+        let is_stuck = self.faults && self.seed.percent(often);
         if let Some(link) = self.links.get_mut(&link) {
             link.frames.push_back(frame[4..].to_vec());
             link.is_held |= is_stuck;
         }
     }
 
+    /// Nothing of a connection arrives for a while.
+    pub(crate) fn hold(&mut self, link: u64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.is_held = true;
+        }
+    }
+
     /// What has happened on a connection since it was asked.
     pub(crate) fn event(&mut self, link: u64) -> Option<Event> {
-        self.events.remove(&link)
+        let events = self.events.get_mut(&link)?;
+        let event = events.pop_front();
+        if events.is_empty() {
+            self.events.remove(&link);
+        }
+        event
     }
 
     /// Whether what was sent is stuck on its way.
@@ -260,7 +329,7 @@ impl Network {
             }
         };
         if !is_left {
-            self.events.insert(key, event);
+            self.events.entry(key).or_default().push_back(event);
         }
     }
 
@@ -330,40 +399,94 @@ impl Network {
         self.has_failed.get()
     }
 
+    /// The disk has no room any more for what is not reserved.
+    pub(crate) fn fill(&mut self) {
+        self.say(|| "the disk is full".to_owned());
+        let used = self.disk.used();
+        self.disk.set_space(Some(used));
+    }
+
+    /// There is room again.
+    pub(crate) fn make_room(&mut self) {
+        self.disk.set_space(None);
+    }
+
+    /// Some of what was written comes to the disk by itself.
+    pub(crate) fn write_back(&mut self) {
+        self.disk.write_back(&mut self.seed);
+    }
+
     /// The disk does what it should.
     pub(crate) fn mend(&mut self) {
         self.disk.let_be();
+        self.make_room();
     }
 
     /// Kills the broker and starts it again: on what it has left, or on what was left at the captured moment.
     pub(crate) fn die(&mut self, captured: bool) -> Result<(), String> {
+        let is_cut = self.trouble == Trouble::PowerCuts && self.faults && self.seed.percent(40);
+        let captured = captured.then(|| self.disk.take_captures().pop());
+        let moment = captured.map(|capture| capture.expect("it was captured").moment);
+        let is_in_operation = moment.is_some();
         self.say(|| {
-            format!(
-                "the broker dies{}",
-                if captured { " in an operation" } else { "" }
-            )
+            let how = if is_in_operation {
+                " in an operation"
+            } else {
+                ""
+            };
+            let by = if is_cut { ", by a power cut" } else { "" };
+            format!("the broker dies{how}{by}")
         });
+        let moment = if is_cut {
+            Some(moment.unwrap_or_else(|| self.disk.capture()))
+        } else {
+            moment
+        };
+        if is_cut {
+            // Nobody was told any more what was answered last.
+            for events in self.events.values_mut() {
+                *events = VecDeque::from([Event::Gone]);
+            }
+        }
         self.let_go();
         self.life = None;
-        if captured {
-            let capture = self.disk.take_captures().pop().expect("it was captured");
-            let root = Root::new("simulation");
-            capture.moment.killed(root.path());
-            self.watched = None;
-            self.disk = SimulatedDisk::new(root.path(), capture.moment.boot_id());
-            self.watched = Some(self.disk.install());
-            self.root = root;
+        if is_cut {
+            self.fenced_by_ms = self.wall_ms + FENCING_MS;
         }
-        self.disk.let_be();
+        self.fences += u64::from(self.wall_ms < self.fenced_by_ms);
+        if let Some(moment) = moment {
+            self.go_on_from(&moment, is_cut);
+        }
+        self.mend();
         self.has_crashed.set(false);
         self.has_failed.set(false);
         self.start()
+    }
+
+    fn go_on_from(&mut self, moment: &Moment, is_cut: bool) {
+        let root = Root::new("simulation");
+        if is_cut {
+            moment.power_cut(root.path(), &mut self.seed, Names::Ordered);
+            self.cuts += 1;
+        } else {
+            moment.killed(root.path());
+        }
+        self.watched = None;
+        self.disk = SimulatedDisk::new(root.path(), &self.boot());
+        self.watched = Some(self.disk.install());
+        self.root = root;
+    }
+
+    /// The run of the kernel: a power cut ends it.
+    fn boot(&self) -> String {
+        format!("boot {}", self.cuts)
     }
 
     /// Stops the broker cleanly and starts it again.
     pub(crate) fn restart(&mut self) -> Result<(), String> {
         self.say(|| "the broker is restarted".to_owned());
         self.let_go();
+        self.make_room();
         // A clean stop is done by several threads, which nobody watches; what it leaves is synced.
         self.watched = None;
         if let Some(Life { broker, runtime }) = self.life.take() {
@@ -375,7 +498,7 @@ impl Network {
         }
         self.has_crashed.set(false);
         self.has_failed.set(false);
-        self.disk = SimulatedDisk::new(self.root.path(), "boot 1");
+        self.disk = SimulatedDisk::new(self.root.path(), &self.boot());
         self.watched = Some(self.disk.install());
         self.start()
     }
@@ -383,7 +506,10 @@ impl Network {
     fn let_go(&mut self) {
         for (key, link) in std::mem::take(&mut self.links) {
             if !link.is_left {
-                self.events.insert(key, Event::Gone);
+                let events = self.events.entry(key).or_default();
+                if !matches!(events.back(), Some(Event::Gone)) {
+                    events.push_back(Event::Gone);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use kafka_protocol::protocol::Request;
 use tally_testkit::wire;
 
 /// All requests have it: a connection has one under way.
-const CORRELATION_ID: i32 = 7;
+pub(crate) const CORRELATION_ID: i32 = 7;
 
 /// The end of a connection.
 #[derive(Default)]
@@ -48,12 +48,17 @@ impl Response {
 }
 
 /// Whether a client waits no longer: sooner where nothing comes.
-fn gives_up(network: &mut Network, link: u64) -> bool {
+pub(crate) fn gives_up(network: &mut Network, link: u64) -> bool {
     let chance = if network.is_stuck(link) { 20 } else { 2 };
     network.seed.percent(chance)
 }
 
 impl Port {
+    /// The connection.
+    pub(crate) fn link(&self) -> Option<u64> {
+        self.link
+    }
+
     pub(crate) fn ask<R: Request>(&mut self, network: &mut Network, version: i16, request: &R) {
         let link = *self.link.get_or_insert_with(|| network.connect());
         network.send(link, &wire::frame(version, CORRELATION_ID, request));

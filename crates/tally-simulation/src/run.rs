@@ -7,13 +7,13 @@ use crate::clients::transactor::{Flow, Plan, Transactor, Work};
 use crate::clients::writer::Writer;
 use crate::judge::{ask, judge};
 use crate::model::{Model, TOPICS};
-use crate::network::Network;
+use crate::network::{Network, Trouble};
 use kafka_protocol::messages::CreateTopicsRequest;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally_testkit::seed::Seed;
 
 /// What happens before the quiet time.
-const STEPS: u64 = 700;
+const STEPS: u64 = 900;
 /// What may be needed to come to an end (B-20).
 const LAST_STEPS: u64 = 30_000;
 /// How many last lines of its story a failure shows.
@@ -62,8 +62,13 @@ pub fn replay_line(seed: u64) -> String {
 
 /// Tells the story of a seed.
 pub fn run(seed: u64) -> Result<Report, Failure> {
+    run_with(seed, None)
+}
+
+/// The same, with the trouble that is wanted instead of the seed's.
+pub(crate) fn run_with(seed: u64, trouble: Option<Trouble>) -> Result<Report, Failure> {
     let mut story = Vec::new();
-    let told = catch_unwind(AssertUnwindSafe(|| tell(seed, &mut story)));
+    let told = catch_unwind(AssertUnwindSafe(|| tell(seed, trouble, &mut story)));
     let what = match told {
         Ok(Ok(mut report)) => {
             report.story = story;
@@ -79,8 +84,8 @@ pub fn run(seed: u64) -> Result<Report, Failure> {
     })
 }
 
-fn tell(seed: u64, story: &mut Vec<String>) -> Result<Report, String> {
-    let mut network = Network::new(Seed::new(seed))?;
+fn tell(seed: u64, trouble: Option<Trouble>, story: &mut Vec<String>) -> Result<Report, String> {
+    let mut network = Network::new(Seed::new(seed), trouble)?;
     let told = live(&mut network);
     *story = std::mem::take(&mut network.story);
     told
@@ -89,8 +94,9 @@ fn tell(seed: u64, story: &mut Vec<String>) -> Result<Report, String> {
 fn cast(seed: &mut Seed) -> Vec<Box<dyn Client>> {
     let mut clients: Vec<Box<dyn Client>> = vec![
         Box::new(Auditor::new()),
-        Box::new(Writer::new("feeder")),
-        Box::new(Writer::new("other feeder")),
+        Box::new(Writer::new("feeder", "in")),
+        Box::new(Writer::new("other feeder", "in")),
+        Box::new(Writer::new("loader", "work")),
     ];
     let mut add = |name: &str, id: &str, flow, work, has_twin| {
         clients.push(Box::new(Transactor::new(Plan {
@@ -103,6 +109,11 @@ fn cast(seed: &mut Seed) -> Vec<Box<dyn Client>> {
     };
     add("old", "old", Flow::Tv1, Work::Append, false);
     add("new", "new", Flow::Tv2, Work::Append, false);
+    for index in 0..2 {
+        let name = format!("worker{index}");
+        let flow = if index == 0 { Flow::Tv1 } else { Flow::Tv2 };
+        add(&name, &name, flow, Work::Member, false);
+    }
     for index in 0..2 {
         let flow = if index == 0 { Flow::Tv1 } else { Flow::Tv2 };
         let (id, has_twin) = (format!("chain{index}"), seed.percent(50));
@@ -119,7 +130,8 @@ fn live(network: &mut Network) -> Result<Report, String> {
     let mut model = Model::default();
     let mut deaths = 0;
     network.faults = false;
-    let created = ask(network, 7, &requests::create(&TOPICS))?.of::<CreateTopicsRequest>();
+    let created =
+        ask(network, 7, &requests::create(&TOPICS, network.is_small))?.of::<CreateTopicsRequest>();
     if let Some(topic) = created.topics.iter().find(|topic| topic.error_code != 0) {
         return Err(format!(
             "{:?} is not made: {}",
@@ -129,10 +141,9 @@ fn live(network: &mut Network) -> Result<Report, String> {
     network.faults = true;
     let mut seed = network.seed.fork();
     let mut clients = cast(&mut seed);
-    let trouble = network.seed.below(4);
     for _ in 0..STEPS {
         step(network, &mut clients, &mut model)?;
-        deaths += u64::from(something_happens(network, trouble)?);
+        deaths += u64::from(something_happens(network)?);
     }
     network.say(|| "quiet times begin".to_owned());
     network.faults = false;
@@ -176,13 +187,14 @@ fn step(
 }
 
 /// Time passes, and things break; whether the broker was started anew.
-fn something_happens(network: &mut Network, trouble: u64) -> Result<bool, String> {
+fn something_happens(network: &mut Network) -> Result<bool, String> {
+    let trouble = network.trouble;
     match network.seed.below(1000) {
         0..40 => {
             let ms = 1 + network.seed.below(60);
             network.pass_ms(ms);
         }
-        40 if trouble == 3 => {
+        40 if trouble == Trouble::LongTimes => {
             network.say(|| "a long time passes".to_owned());
             network.pass_ms(16_000);
         }
@@ -198,10 +210,13 @@ fn something_happens(network: &mut Network, trouble: u64) -> Result<bool, String
             let countdown = 1 + network.seed.below(60);
             network.die_at(countdown);
         }
-        45 if trouble == 2 => {
+        45 if trouble == Trouble::FailingWrites => {
             let countdown = 1 + network.seed.below(20);
             network.fail_at(countdown);
         }
+        45 | 46 if trouble == Trouble::FullDisk => network.fill(),
+        47..70 if trouble == Trouble::FullDisk => network.make_room(),
+        60..100 if trouble == Trouble::PowerCuts => network.write_back(),
         46..60 if network.has_failed() => {
             network.die(false)?;
             return Ok(true);

@@ -7,8 +7,8 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use tally_protocol::Now;
 use tally_protocol::records::transaction_log::{TransactionRecord, TransactionValue};
+use tally_protocol::{Now, planted};
 
 use crate::command::{Decision, Effect, ProducerIdBlock, Settings};
 use crate::coordinator::TransactionCoordinator;
@@ -47,6 +47,7 @@ impl TransactionCoordinator {
             match Phase::of(value) {
                 Phase::Empty | Phase::Ended { .. } => {}
                 Phase::Ongoing => self.resume_clock(now, &id),
+                Phase::Ending if planted::is("s9") => {}
                 Phase::Ending => {
                     let partitions: Vec<_> = transitions::partitions_of(value).collect();
                     let ending = self.soft.event;

@@ -92,6 +92,9 @@ pub(crate) async fn ask_coordinator(
         producers::Flow::Tv2 if tally_protocol::planted::is("v2 join") => {
             vec![ErrorCode::None; count]
         }
+        producers::Flow::Tv1 if tally_protocol::planted::is("v2 verify") => {
+            vec![ErrorCode::None; count]
+        }
         producers::Flow::Tv1 => verify(node, client, participant, partitions).await,
         producers::Flow::Tv2 => vec![add(node, participant, partitions).await; count],
     };

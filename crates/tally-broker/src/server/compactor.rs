@@ -29,6 +29,15 @@ pub(crate) async fn run(shards: Arc<Shards>, mut jobs: Receiver, threads: usize)
         if shards.is_stopping() {
             return;
         }
+        if crate::simulation::is_on() {
+            // On the simulation's one thread, with others before and after it.
+            crate::simulation::pause().await;
+            job.run();
+            crate::simulation::pause().await;
+            drop(permit);
+            shards.tell(job.partition(), ShardMessage::Compacted(job));
+            continue;
+        }
         let shards = Arc::clone(&shards);
         tokio::task::spawn_blocking(move || {
             job.run();

@@ -73,6 +73,8 @@ pub(crate) struct Auditor {
     port: Port,
     positions: BTreeMap<Place, i64>,
     current: Option<Place>,
+    /// How often the power had been cut when it began to read.
+    cuts: u64,
     is_finishing: bool,
 }
 
@@ -82,6 +84,7 @@ impl Auditor {
             port: Port::default(),
             positions: places().map(|place| (place, 0)).collect(),
             current: None,
+            cuts: 0,
             is_finishing: false,
         }
     }
@@ -89,6 +92,13 @@ impl Auditor {
 
 impl Client for Auditor {
     fn step(&mut self, network: &mut Network, model: &mut Model) -> Result<(), String> {
+        if self.cuts != network.cuts {
+            // What was read may be gone: it reads again, and from now on that stays.
+            self.cuts = network.cuts;
+            self.current = None;
+            self.positions = places().map(|place| (place, 0)).collect();
+            model.seen.clear();
+        }
         match self.port.progress(network) {
             Progress::Waiting => return Ok(()),
             Progress::Idle | Progress::Lost => {}

@@ -4,14 +4,14 @@ use crate::model::Place;
 use crate::network::START_MS;
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, BrokerId, CreateTopicsRequest,
-    EndTxnRequest, FetchRequest, InitProducerIdRequest, OffsetFetchRequest, ProduceRequest,
-    ProducerId, TxnOffsetCommitRequest,
+    DescribeTransactionsRequest, EndTxnRequest, FetchRequest, InitProducerIdRequest,
+    OffsetFetchRequest, ProduceRequest, ProducerId, TxnOffsetCommitRequest,
 };
 use tally_testkit::batches::{Batch, Record};
 use tally_testkit::client::{Client as Wire, Producer};
@@ -109,6 +109,11 @@ pub(crate) fn end(id: &str, producer: Producer, commit: bool) -> EndTxnRequest {
         .with_committed(commit)
 }
 
+/// DescribeTransactions.
+pub(crate) fn describe(id: &str) -> DescribeTransactionsRequest {
+    DescribeTransactionsRequest::default().with_transactional_ids(vec![transactional_id(id)])
+}
+
 /// OffsetFetch v7, of offsets that no transaction may still change.
 pub(crate) fn committed(group: &str, (topic, index): Place) -> OffsetFetchRequest {
     let topic = OffsetFetchRequestTopic::default()
@@ -142,9 +147,15 @@ pub(crate) fn fetch((topic, index): Place, from: i64, isolation: i8, bytes: i32)
         .with_replica_id(BrokerId(-1))
 }
 
-pub(crate) fn create(topics: &[(&str, i32)]) -> CreateTopicsRequest {
+/// Topics; with small segments if so wished.
+pub(crate) fn create(topics: &[(&str, i32)], is_small: bool) -> CreateTopicsRequest {
+    let small = CreatableTopicConfig::default()
+        .with_name("internal.segment.bytes".into())
+        .with_value(Some("2000".into()));
+    let configs = if is_small { vec![small] } else { Vec::new() };
     let topics = topics.iter().map(|(name, partitions)| {
         CreatableTopic::default()
+            .with_configs(configs.clone())
             .with_name(topic_name(name))
             .with_num_partitions(*partitions)
             .with_replication_factor(1)

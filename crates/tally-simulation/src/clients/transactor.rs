@@ -2,22 +2,33 @@
 //!
 //! A transaction is a list of requests, one after the other; one that is not answered is made again. An error that asks for it
 //! begins the client anew, as a process does that is restarted. Where the client has the transactional id for itself, kept to
-//! its timeout, and left no request for an epoch behind, no such error may come (K-1).
+//! its timeout, and left no request for an epoch behind, no such error may come (K-1), unless the power was cut: then one has to
+//! come.
+//!
+//! Some give a batch up, and abort; of the old flow some keep their epoch then, where the guard can tell their late batch (D-8).
+//! Those that share an id, and members of the group, pause in the middle of whatever they do.
 
+use super::member::{GroupStep, Membership, is_rebalance};
 use super::reader::given;
 use super::{Client, is_passing, requests};
 use crate::model::{Model, Outcome, Place, Sent, Transaction};
-use crate::network::Network;
+use crate::network::{Network, Trouble};
 use crate::port::{Port, Progress, Response};
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, FetchRequest,
-    InitProducerIdRequest, OffsetFetchRequest, ProduceRequest, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest,
+    DescribeTransactionsResponse, EndTxnRequest, FetchRequest, InitProducerIdRequest,
+    OffsetFetchRequest, ProduceRequest, TxnOffsetCommitRequest,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tally_protocol::ErrorCode;
 use tally_testkit::client::Producer;
 
 /// Longer than anything but the jumps of the clock.
 const TIMEOUT_MS: i32 = 5_000;
+/// No code of the protocol: a transaction is open that this client has not begun.
+const BEGUN_BY_NOBODY: i16 = i16::MAX;
+/// No code of the protocol: what was begun before a power cut must not be committed after it.
+const COMMITTED_AFTER_A_CUT: i16 = i16::MAX - 1;
 
 /// Which requests make a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +46,8 @@ pub(crate) enum Work {
     Append,
     /// From a partition of `in` to `out`, with the offset.
     Chain(i32),
+    /// The same from `work` to `done`, as one of a group.
+    Member,
 }
 
 /// A transactional producer to be.
@@ -50,6 +63,9 @@ pub(crate) struct Plan {
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// What the coordinator thinks of it, between two transactions.
+    Look,
+    Group(GroupStep),
     Init,
     Committed,
     Read(i64),
@@ -73,8 +89,22 @@ pub(crate) struct Transactor {
     current: Option<usize>,
     /// The first record of the batch under way, in the model's transaction.
     flying: Option<usize>,
+    /// The connection that carried a request to the coordinator for the current pair.
+    known_on: Option<u64>,
+    /// It has given a batch up: where that came to is not known (D-14).
+    is_doubtful: bool,
+    membership: Membership,
+    input: Place,
     count: u64,
     jumps: u64,
+    /// How often the power had been cut when it got its pair.
+    cuts: u64,
+    /// The same of [`Network::fences`].
+    fences: u64,
+    /// How often the power had been cut when it first asked for the end of its transaction.
+    end_cuts: Option<u64>,
+    /// The same when it asked where its group had come to.
+    read_cuts: u64,
     /// Turns to rest.
     resting: u64,
     is_finishing: bool,
@@ -82,6 +112,10 @@ pub(crate) struct Transactor {
 
 impl Transactor {
     pub(crate) fn new(plan: Plan) -> Transactor {
+        let input = match plan.work {
+            Work::Chain(partition) => ("in", partition),
+            Work::Append | Work::Member => ("work", 0),
+        };
         Transactor {
             plan,
             port: Port::default(),
@@ -92,22 +126,24 @@ impl Transactor {
             joined: BTreeSet::new(),
             current: None,
             flying: None,
+            known_on: None,
+            is_doubtful: false,
+            membership: Membership::default(),
+            input,
             count: 0,
             jumps: 0,
+            cuts: 0,
+            fences: 0,
+            end_cuts: None,
+            read_cuts: 0,
             resting: 0,
             is_finishing: false,
         }
     }
 
-    fn group(&self) -> String {
-        format!("group of {}", self.plan.transactional_id)
-    }
-
-    fn input(&self) -> Place {
-        match self.plan.work {
-            Work::Chain(partition) => ("in", partition),
-            Work::Append => ("in", 0),
-        }
+    /// After a power cut another one: where the old one had come to is not promised (CR-26).
+    fn group(&self, network: &Network) -> String {
+        group_of(self.plan.work, &self.plan.transactional_id, network.cuts)
     }
 
     fn value(&mut self, amount: i64) -> String {
@@ -119,9 +155,12 @@ impl Transactor {
     fn begin(&mut self, network: &Network, model: &mut Model) {
         self.current = Some(model.transactions.len());
         self.jumps = network.jumps;
+        self.end_cuts = None;
         model.transactions.push(Transaction {
             writer: self.plan.name.clone(),
             outcome: Outcome::Open,
+            cuts: network.cuts,
+            shares_epoch: self.plan.flow == Flow::Tv1,
             sent: Vec::new(),
         });
     }
@@ -176,8 +215,13 @@ impl Transactor {
         for (_, value) in taken {
             let index = i32::from(network.seed.percent(50));
             // Each attempt has outputs of its own, so that they can be told apart.
-            let output = format!("{value}|{}", self.value(0));
-            sends.push((("out", index), vec![output]));
+            let output = format!("{value}|{}|{}", network.cuts, self.value(0));
+            let topic = if self.plan.work == Work::Member {
+                "done"
+            } else {
+                "out"
+            };
+            sends.push(((topic, index), vec![output]));
         }
         self.plan_sends(sends);
         if self.plan.flow == Flow::Tv1 {
@@ -198,18 +242,25 @@ impl Transactor {
         };
         let id = self.plan.transactional_id.clone();
         let id = id.as_str();
-        let group = self.group();
-        let input = self.input();
+        let group = self.group(network);
+        let input = self.input;
         let is_tv2 = self.plan.flow == Flow::Tv2;
         let port = &mut self.port;
+        let ends_up_late = matches!(step, Step::Send(..) | Step::Offsets(_) | Step::End(_));
+        let asks_coordinator = matches!(step, Step::Join(_) | Step::JoinOffsets | Step::End(_));
         let pair = self.pair.unwrap_or(Producer { id: -1, epoch: -1 });
         match step {
+            Step::Look => port.ask(network, 0, &requests::describe(id)),
+            Step::Group(step) => self.membership.ask(step, port, network),
             Step::Init => {
                 let version = if is_tv2 { 5 } else { 4 };
                 let request = requests::init(Some(id), TIMEOUT_MS, self.expected);
                 port.ask(network, version, &request);
             }
-            Step::Committed => port.ask(network, 7, &requests::committed(&group, input)),
+            Step::Committed => {
+                self.read_cuts = network.cuts;
+                port.ask(network, 7, &requests::committed(&group, input));
+            }
             Step::Read(from) => {
                 port.ask(network, 12, &requests::fetch(input, from, 1, 1 << 20));
             }
@@ -231,16 +282,38 @@ impl Transactor {
             }
             Step::Offsets(offset) => {
                 let version = if is_tv2 { 5 } else { 3 };
-                let request = requests::commit_offsets(id, pair, &group, (input, offset));
+                let mut request = requests::commit_offsets(id, pair, &group, (input, offset));
+                if self.plan.work == Work::Member {
+                    request.generation_id = self.membership.generation;
+                    request.member_id = self.membership.member_id.clone().into();
+                }
                 port.ask(network, version, &request);
             }
             Step::End(commit) => {
                 if commit && let Some(current) = self.current {
                     model.transactions[current].outcome = Outcome::Unknown;
                 }
+                self.end_cuts.get_or_insert(network.cuts);
                 let version = if is_tv2 { 5 } else { 3 };
                 port.ask(network, version, &requests::end(id, pair, commit));
             }
+        }
+        if asks_coordinator {
+            self.known_on = self.port.link();
+        }
+        if ends_up_late {
+            self.hold_back(network);
+        }
+    }
+
+    /// What can do harm when it comes late is late more often.
+    fn hold_back(&self, network: &mut Network) {
+        let is_slow = network.trouble == Trouble::SlowNetwork && network.faults;
+        if let Some(link) = self.port.link()
+            && is_slow
+            && network.seed.percent(15)
+        {
+            network.hold(link);
         }
     }
 
@@ -250,15 +323,23 @@ impl Transactor {
             return 0;
         };
         let code = match step {
+            Step::Look => return self.look(&response.of::<DescribeTransactionsRequest>()),
+            Step::Group(step) => return self.take_group(step, response),
             Step::Init => {
                 let response = response.of::<InitProducerIdRequest>();
                 if response.error_code == 0 {
                     self.start(response.producer_id.0, response.producer_epoch, model);
+                    self.cuts = network.cuts;
+                    self.fences = network.fences;
                 }
                 response.error_code
             }
             Step::Committed => return self.position(response),
             Step::Read(from) => match given(&response.of::<FetchRequest>(), from) {
+                Ok(_) if self.read_cuts != network.cuts => {
+                    self.steps.clear();
+                    return 0;
+                }
                 Ok(given) => {
                     self.next();
                     self.plan_chain(given.records, network, model);
@@ -275,7 +356,7 @@ impl Transactor {
                 let response = response.of::<ProduceRequest>();
                 let part = &response.responses[0].partition_responses[0];
                 if part.error_code == 0 {
-                    self.sent(place, values.len(), part.base_offset, model);
+                    self.sent(place, values.len(), part.base_offset, network.cuts, model);
                 }
                 part.error_code
             }
@@ -287,6 +368,10 @@ impl Transactor {
             Step::End(commit) => {
                 let response = response.of::<EndTxnRequest>();
                 if response.error_code == 0 {
+                    let is_stale = self.cuts < network.cuts && self.end_cuts == Some(network.cuts);
+                    if commit && is_stale {
+                        return COMMITTED_AFTER_A_CUT;
+                    }
                     self.ended(commit, model);
                     self.raise(response.producer_id.0, response.producer_epoch);
                 }
@@ -327,13 +412,56 @@ impl Transactor {
         self.expected = None;
         self.sequences.clear();
         self.joined.clear();
+        self.known_on = None;
+        self.is_doubtful = false;
     }
 
-    fn sent(&mut self, place: Place, count: usize, base: i64, model: &mut Model) {
+    /// Between two transactions nobody may have begun one: no late request has (D-8, B-1).
+    fn look(&mut self, response: &DescribeTransactionsResponse) -> i16 {
+        let Some(state) = response.transaction_states.first() else {
+            return 0;
+        };
+        self.next();
+        let is_alone = !self.plan.has_twin;
+        if state.error_code == 0 && is_alone && state.transaction_state.as_str() == "Ongoing" {
+            return BEGUN_BY_NOBODY;
+        }
+        0
+    }
+
+    fn take_group(&mut self, step: GroupStep, response: Response) -> i16 {
+        match self.membership.take(step, response) {
+            Ok(Some(then)) => {
+                // What was planned for the membership that is lost is dropped.
+                self.steps = VecDeque::from([Step::Group(then)]);
+                0
+            }
+            Ok(None) => {
+                self.next();
+                0
+            }
+            Err(code) => code,
+        }
+    }
+
+    /// A batch is not tried again, and its transaction is aborted. Then the epoch is raised, unless the guard will know the batch
+    /// by its connection (docs/exactly-once.md section 9).
+    fn give_up_batch(&mut self, left: Option<u64>) {
+        self.flying = None;
+        self.is_doubtful = true;
+        self.steps = VecDeque::from([Step::End(false)]);
+        if left.is_none() || left != self.known_on {
+            self.expected = self.pair;
+            self.steps.push_back(Step::Init);
+        }
+    }
+
+    fn sent(&mut self, place: Place, count: usize, base: i64, cuts: u64, model: &mut Model) {
         if let (Some(current), Some(first)) = (self.current, self.flying.take()) {
             let sent = &mut model.transactions[current].sent[first..][..count];
             for (at, sent) in (base..).zip(sent) {
                 sent.offset = Some(at);
+                sent.cuts = cuts;
             }
         }
         let count = i32::try_from(count).expect("a small batch");
@@ -374,7 +502,11 @@ impl Transactor {
         model: &mut Model,
     ) -> Result<(), String> {
         let is_late = self.current.is_some() && network.jumps > self.jumps;
-        if !(self.plan.has_twin || self.port.is_haunted || is_late) {
+        let is_cut = network.fences > self.fences;
+        let is_known = self.plan.has_twin || self.port.is_haunted || is_late || is_cut;
+        let is_doubtful = self.is_doubtful && code == ErrorCode::OutOfOrderSequenceNumber.code();
+        let is_wrong = code == BEGUN_BY_NOBODY || code == COMMITTED_AFTER_A_CUT;
+        if is_wrong || !(is_known || is_doubtful) {
             return Err(format!("{} is refused with {code}", self.describe()));
         }
         network.say(|| format!("{} is refused with {code}", self.describe()));
@@ -392,10 +524,67 @@ impl Transactor {
             self.steps.push_back(Step::Init);
             return;
         }
+        if network.seed.percent(15) {
+            self.steps.push_back(Step::Look);
+        }
         match self.plan.work {
             Work::Append => self.plan_appends(network, model),
             Work::Chain(_) => self.steps.push_back(Step::Committed),
+            Work::Member => self.plan_membership(network),
         }
+    }
+
+    fn plan_membership(&mut self, network: &mut Network) {
+        let group = self.group(network);
+        if self.membership.group != group {
+            self.membership.forget();
+            self.membership.group = group;
+        }
+        if network.seed.percent(4) && self.membership.is_in {
+            if network.seed.percent(50) {
+                self.steps.push_back(Step::Group(GroupStep::Leave));
+                return;
+            }
+            self.membership.forget();
+        }
+        if !self.membership.is_in {
+            self.steps.push_back(Step::Group(GroupStep::Join));
+            return;
+        }
+        self.steps.push_back(Step::Group(GroupStep::Heartbeat));
+        match self.membership.choose(network) {
+            Some(place) => {
+                self.input = place;
+                self.steps.push_back(Step::Committed);
+            }
+            None => self.resting = 10,
+        }
+    }
+
+    /// Whether an answer is none of an error: the transaction is aborted, or read again.
+    fn goes_on(&mut self, code: i16, network: &Network) -> bool {
+        let step = self.steps.front();
+        if self.plan.work == Work::Member
+            && is_rebalance(code)
+            && matches!(step, Some(Step::Offsets(_)))
+        {
+            self.membership.fall_out(code);
+            self.steps = VecDeque::from([Step::End(false)]);
+            return true;
+        }
+        if matches!(step, Some(Step::Read(_))) && code == 1 && network.cuts > 0 {
+            self.steps.clear();
+            return true;
+        }
+        false
+    }
+}
+
+/// The group that a client commits its offsets to.
+pub(crate) fn group_of(work: Work, transactional_id: &str, cuts: u64) -> String {
+    match work {
+        Work::Member => format!("workers, {cuts}"),
+        Work::Append | Work::Chain(_) => format!("group of {transactional_id}, {cuts}"),
     }
 }
 
@@ -408,25 +597,31 @@ fn note(model: &mut Model, current: Option<usize>, place: Place, values: &[Strin
         place,
         value: value.clone(),
         offset: None,
+        cuts: 0,
     }));
     first
 }
 
 impl Client for Transactor {
     fn step(&mut self, network: &mut Network, model: &mut Model) -> Result<(), String> {
+        let link = self.port.link();
         match self.port.progress(network) {
             Progress::Waiting => return Ok(()),
             Progress::Idle => {}
             Progress::Lost => {
                 let (name, what) = (self.plan.name.clone(), self.steps.front().cloned());
                 network.say(|| format!("{name}: {what:?}: no answer"));
+                let is_batch = matches!(what, Some(Step::Send(..))) && self.plan.flow == Flow::Tv1;
+                if is_batch && network.faults && network.seed.percent(30) {
+                    self.give_up_batch(link);
+                }
             }
             Progress::Answered(response) => {
                 let what = self.steps.front().cloned();
                 let code = self.take(response, network, model);
                 let name = self.plan.name.clone();
                 network.say(|| format!("{name}: {what:?}: {code}"));
-                if code != 0 && !is_passing(code) {
+                if code != 0 && !is_passing(code) && !self.goes_on(code, network) {
                     return self.refused(code, network, model);
                 }
             }
@@ -440,6 +635,15 @@ impl Client for Transactor {
                 return Ok(());
             }
             self.plan_more(network, model);
+        }
+        let may_pause = self.plan.has_twin || self.plan.work == Work::Member;
+        let often = match self.steps.front() {
+            Some(Step::End(_) | Step::Offsets(_)) => 12,
+            _ => 3,
+        };
+        if may_pause && network.faults && network.seed.percent(often) {
+            self.resting = 20 + network.seed.below(150);
+            return Ok(());
         }
         self.ask(network, model);
         Ok(())

@@ -1,123 +1,253 @@
-//! An idempotent producer without transactions, which feeds the chains.
+//! An idempotent producer without transactions, which feeds the chains: up to five batches are under way at once, and after a
+//! lost connection all that are not answered are sent again, in order (P-31, P-52).
+//!
+//! Now and then it stops trying, as a client does whose delivery timeout has passed: those batches it never sends again, and goes
+//! on with the next epoch at sequence 0 (P-39). What it had sent may still come (P-38).
 
 use super::{Client, is_passing, requests};
 use crate::model::{Model, Place, Sent};
-use crate::network::Network;
-use crate::port::{Port, Progress};
+use crate::network::{Event, Network};
+use crate::port::{CORRELATION_ID, gives_up};
+use bytes::Bytes;
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use tally_protocol::ErrorCode;
 use tally_testkit::client::Producer;
+use tally_testkit::wire;
 
-struct Flying {
-    place: Place,
+/// Batches under way at once: as many as a partition remembers.
+const FLIGHT_MAX: usize = 5;
+const PRODUCE: i16 = 9;
+const INIT: i16 = 4;
+
+struct Batch {
     values: Vec<String>,
-    /// The first of them in the model.
+    sequence: i32,
+    /// The first of the values in the model.
     first: usize,
 }
 
 /// The producer.
 pub(crate) struct Writer {
     name: String,
-    port: Port,
+    topic: &'static str,
+    place: Place,
+    link: Option<u64>,
     producer: Option<Producer>,
+    /// How often the power had been cut when it got its id.
+    cuts: u64,
+    asks_for_id: bool,
+    /// The next sequence of each partition.
     sequences: BTreeMap<Place, i32>,
-    flying: Option<Flying>,
+    /// Not answered well yet, all of one partition.
+    queue: VecDeque<Batch>,
+    /// How many of them are under way.
+    flying: usize,
+    /// One that is under way was refused for now: those behind it will be, too.
+    has_failed: bool,
     last: u64,
+    /// Turns before it connects again.
+    resting: u64,
     is_finishing: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(name: &str) -> Writer {
+    pub(crate) fn new(name: &str, topic: &'static str) -> Writer {
         Writer {
             name: name.to_owned(),
-            port: Port::default(),
+            topic,
+            place: (topic, 0),
+            link: None,
             producer: None,
+            cuts: 0,
+            asks_for_id: false,
             sequences: BTreeMap::new(),
-            flying: None,
+            queue: VecDeque::new(),
+            flying: 0,
+            has_failed: false,
             last: 0,
+            resting: 0,
             is_finishing: false,
         }
     }
 
-    fn answered(&mut self, code: i16, base: i64, model: &mut Model) -> Result<(), String> {
-        if is_passing(code) {
-            return Ok(());
+    fn hear(&mut self, network: &mut Network, model: &mut Model) -> Result<(), String> {
+        let Some(link) = self.link else { return Ok(()) };
+        match network.event(link) {
+            Some(Event::Gone) => self.land(),
+            Some(Event::Answer(bytes)) if self.asks_for_id => self.take_id(network, bytes)?,
+            Some(Event::Answer(bytes)) => self.take(network, bytes, model)?,
+            None if !network.faults || (self.flying == 0 && !self.asks_for_id) => {}
+            None if gives_up(network, link) => {
+                network.leave(link);
+                self.land();
+                self.resting = network.seed.below(60);
+                if network.seed.percent(30) {
+                    self.stop_trying(network);
+                }
+            }
+            None => {}
         }
-        let flying = self.flying.take().ok_or("nothing was sent")?;
-        if code != 0 {
-            let place = flying.place;
-            return Err(format!("{}: {place:?} answers {code}", self.name));
-        }
-        for (at, sent) in (base..).zip(&mut model.plain[flying.first..][..flying.values.len()]) {
-            sent.offset = Some(at);
-        }
-        let count = i32::try_from(flying.values.len()).expect("a small batch");
-        *self.sequences.entry(flying.place).or_default() += count;
         Ok(())
     }
 
-    fn make(&mut self, network: &mut Network, model: &mut Model) -> Flying {
-        let place = ("in", i32::from(network.seed.percent(50)));
-        let count = 1 + network.seed.below(3);
-        let first = model.plain.len();
-        let mut values = Vec::new();
-        for _ in 0..count {
-            self.last += 1;
-            let value = format!("{}/{}", self.name, self.last);
-            model.plain.push(Sent {
-                place,
-                value: value.clone(),
-                offset: None,
+    /// The connection is gone, and with it every answer.
+    fn land(&mut self) {
+        self.link = None;
+        self.asks_for_id = false;
+        self.flying = 0;
+        self.has_failed = false;
+    }
+
+    fn stop_trying(&mut self, network: &mut Network) {
+        let Some(producer) = &mut self.producer else {
+            return;
+        };
+        let (name, count) = (&self.name, self.queue.len());
+        network.say(|| format!("{name} stops trying for {count} batches"));
+        producer.epoch += 1;
+        self.queue.clear();
+        self.sequences.clear();
+    }
+
+    fn take_id(&mut self, network: &Network, bytes: Bytes) -> Result<(), String> {
+        self.asks_for_id = false;
+        let response = wire::decode_response::<InitProducerIdRequest>(INIT, CORRELATION_ID, bytes);
+        if response.error_code == 0 {
+            self.producer = Some(Producer {
+                id: response.producer_id.0,
+                epoch: response.producer_epoch,
             });
-            values.push(value);
+            self.cuts = network.cuts;
+            self.sequences.clear();
+            self.number_anew();
+        } else if !is_passing(response.error_code) {
+            return Err(format!("{}: no id: {}", self.name, response.error_code));
         }
-        Flying {
-            place,
-            values,
-            first,
+        Ok(())
+    }
+
+    fn number_anew(&mut self) {
+        let mut next = 0;
+        for batch in &mut self.queue {
+            batch.sequence = next;
+            next += i32::try_from(batch.values.len()).expect("a small batch");
+        }
+        self.sequences.insert(self.place, next);
+    }
+
+    /// The answer to the first batch under way.
+    fn take(
+        &mut self,
+        network: &mut Network,
+        bytes: Bytes,
+        model: &mut Model,
+    ) -> Result<(), String> {
+        let response = wire::decode_response::<ProduceRequest>(PRODUCE, CORRELATION_ID, bytes);
+        let part = &response.responses[0].partition_responses[0];
+        let (code, base) = (part.error_code, part.base_offset);
+        self.flying -= 1;
+        if code == 0 {
+            let batch = self.queue.pop_front().filter(|_| !self.has_failed);
+            let Some(batch) = batch else {
+                return Err(format!("{} overtook a refused one", self.describe()));
+            };
+            let sent = &mut model.plain[batch.first..][..batch.values.len()];
+            for (at, sent) in (base..).zip(sent) {
+                sent.offset = Some(at);
+                sent.cuts = network.cuts;
+            }
+            return Ok(());
+        }
+        let is_behind = code == ErrorCode::OutOfOrderSequenceNumber.code() && self.has_failed;
+        if !is_passing(code) && !is_behind {
+            if network.cuts == self.cuts {
+                return Err(format!("{} is refused with {code}", self.describe()));
+            }
+            // What it had been told is gone; it begins anew.
+            let name = &self.name;
+            network.say(|| format!("{name} is refused with {code}"));
+            self.producer = None;
+            if let Some(link) = self.link {
+                network.leave(link);
+            }
+            self.land();
+            return Ok(());
+        }
+        // Those behind it are refused as well, and all are sent again when the last of them has come back.
+        self.has_failed = self.flying > 0;
+        Ok(())
+    }
+
+    fn make(&mut self, network: &mut Network, model: &mut Model) {
+        if self.queue.is_empty() {
+            self.place = (self.topic, i32::from(network.seed.percent(50)));
+        }
+        for _ in 0..=network.seed.index(FLIGHT_MAX) {
+            let first = model.plain.len();
+            let mut values = Vec::new();
+            for _ in 0..=network.seed.below(2) {
+                self.last += 1;
+                let value = format!("{}/{}", self.name, self.last);
+                model.plain.push(Sent {
+                    place: self.place,
+                    value: value.clone(),
+                    offset: None,
+                    cuts: network.cuts,
+                });
+                values.push(value);
+            }
+            let next = self.sequences.entry(self.place).or_default();
+            let sequence = *next;
+            *next += i32::try_from(values.len()).expect("a small batch");
+            self.queue.push_back(Batch {
+                values,
+                sequence,
+                first,
+            });
+        }
+    }
+
+    fn send(&mut self, network: &mut Network) {
+        let Some(producer) = self.producer else {
+            if !self.asks_for_id {
+                self.asks_for_id = true;
+                let link = *self.link.get_or_insert_with(|| network.connect());
+                let request = requests::init(None, 60_000, None);
+                network.send(link, &wire::frame(INIT, CORRELATION_ID, &request));
+            }
+            return;
+        };
+        if self.has_failed {
+            return;
+        }
+        for batch in self.queue.iter().skip(self.flying) {
+            // The first batch of an epoch flies alone: were it refused, a partition that knows nothing of the producer would take
+            // the one behind it (P-42).
+            let is_behind_first = self.flying > 0 && self.queue[0].sequence == 0;
+            if self.flying == FLIGHT_MAX || is_behind_first {
+                return;
+            }
+            let records = requests::batch(producer, batch.sequence, false, &batch.values);
+            let request = requests::produce(self.place, None, records);
+            let link = *self.link.get_or_insert_with(|| network.connect());
+            network.send(link, &wire::frame(PRODUCE, CORRELATION_ID, &request));
+            self.flying += 1;
         }
     }
 }
 
 impl Client for Writer {
     fn step(&mut self, network: &mut Network, model: &mut Model) -> Result<(), String> {
-        match self.port.progress(network) {
-            Progress::Waiting => return Ok(()),
-            Progress::Idle | Progress::Lost => {}
-            Progress::Answered(response) if self.producer.is_none() => {
-                let response = response.of::<InitProducerIdRequest>();
-                if response.error_code == 0 {
-                    self.producer = Some(Producer {
-                        id: response.producer_id.0,
-                        epoch: response.producer_epoch,
-                    });
-                } else if !is_passing(response.error_code) {
-                    return Err(format!("{}: no id: {}", self.name, response.error_code));
-                }
-            }
-            Progress::Answered(response) => {
-                let response = response.of::<ProduceRequest>();
-                let part = &response.responses[0].partition_responses[0];
-                self.answered(part.error_code, part.base_offset, model)?;
-            }
-        }
-        let Some(producer) = self.producer else {
-            self.port
-                .ask(network, 4, &requests::init(None, 60_000, None));
+        self.hear(network, model)?;
+        if self.resting > 0 {
+            self.resting -= 1;
             return Ok(());
-        };
-        if self.flying.is_none() {
-            if self.is_finishing || network.seed.percent(80) {
-                return Ok(());
-            }
-            self.flying = Some(self.make(network, model));
         }
-        if let Some(flying) = &self.flying {
-            let sequence = self.sequences.get(&flying.place).copied().unwrap_or(0);
-            let records = requests::batch(producer, sequence, false, &flying.values);
-            let request = requests::produce(flying.place, None, records);
-            self.port.ask(network, 9, &request);
+        if self.queue.len() < FLIGHT_MAX && !self.is_finishing && network.seed.percent(20) {
+            self.make(network, model);
         }
+        self.send(network);
         Ok(())
     }
 
@@ -126,11 +256,11 @@ impl Client for Writer {
     }
 
     fn is_done(&self) -> bool {
-        self.is_finishing && self.flying.is_none()
+        self.is_finishing && self.queue.is_empty()
     }
 
     fn describe(&self) -> String {
-        let flying = self.flying.as_ref().map(|flying| &flying.values);
-        format!("{} with {flying:?}", self.name)
+        let queue: Vec<_> = self.queue.iter().map(|batch| &batch.values).collect();
+        format!("{} with {queue:?}, {} under way", self.name, self.flying)
     }
 }

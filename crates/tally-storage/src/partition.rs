@@ -523,10 +523,16 @@ impl PartitionLog {
     }
 
     fn close_writer(&mut self, place: Place<'_>) {
-        if let (Some(writer), Some(last)) = (self.writer.take(), self.segments.last_mut())
-            && let Err(error) = last.seal(*writer, place)
-        {
-            tracing::warn!(partition = %place.id, segment = %last.base, %error, "cannot trim a segment's files");
+        let Some(last) = self.segments.last_mut() else {
+            return;
+        };
+        match self.writer.take().map(|writer| last.seal(*writer, place)) {
+            // Nothing was appended to it in this run.
+            None => last.list_closed(place),
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!(partition = %place.id, segment = %last.base, %error, "cannot trim a segment's files");
+            }
         }
     }
 

@@ -362,11 +362,7 @@ impl Segment {
     pub(crate) fn seal(&mut self, writer: Writer, place: Place<'_>) -> io::Result<()> {
         let Writer { tail, mut pace, .. } = writer;
         tail.seal();
-        if tail.is_listed() && !place.dir.has_journal() {
-            // Perhaps nobody syncs it for long: a closed segment keeps no file open. With a journal checkpoints come soon.
-            let closed = Tail::closed(place.id, self.base, tail.written());
-            place.dir.unsynced().list(&closed);
-        }
+        self.list_closed(place);
         let indexes = self.indexes.get_mut().get_or_insert_with(Indexes::default);
         if let Some(entry) = pace.time_entry(self.base) {
             let path = place.file(self.base, TIME_INDEX);
@@ -392,6 +388,18 @@ impl Segment {
         }
         self.dirty = false;
         self.sync_rows(place)
+    }
+
+    /// Lists the segment to be synced where no appends come any more, unless all of it is below the recovery point: an
+    /// earlier run may have written to it. Perhaps nobody syncs it for long, so it keeps no file open; with a journal
+    /// checkpoints come soon, and it is in the list since its append or since it was opened.
+    pub(crate) fn list_closed(&self, place: Place<'_>) {
+        let known = place.dir.points().get(place.id).reach_in(self);
+        if !place.dir.has_journal() && known.size < self.size {
+            let (size, end) = (self.size, self.end);
+            let closed = Tail::closed(place.id, self.base, Written { size, end });
+            place.dir.unsynced().list(&closed);
+        }
     }
 
     /// Removes the segment's files; slices of it stay readable.

@@ -48,6 +48,8 @@ pub(crate) struct Model {
     pub(crate) ended: Vec<Ended>,
     /// Values of a transaction whose end was asked for and not answered: all or none of them.
     pub(crate) ending: BTreeMap<usize, Vec<(PartitionId, String, i64)>>,
+    /// Values from before a power cut in `os`, which may have torn their transactions; their clients may still ask for the ends.
+    pub(crate) torn: BTreeSet<String>,
     /// Committed offsets: those answered last, and those that may have replaced them.
     pub(crate) offsets: BTreeMap<(String, i32), Vec<i64>>,
     /// The last answered pair of each transactional id.
@@ -173,6 +175,7 @@ impl Model {
         self.input = 0;
         self.ended.clear();
         self.ending.clear();
+        self.torn.extend(self.sent.keys().cloned());
         for ((group, partition), may) in &mut self.offsets {
             *may = vec![committed(world, group, *partition)?];
         }
@@ -440,7 +443,10 @@ impl Model {
 
     /// An end that was asked for happened on all partitions or on none.
     fn judge_endings(&self, logs: &BTreeMap<PartitionId, Log>) -> Check<()> {
-        for values in self.ending.values() {
+        let is_whole = |values: &&Vec<(PartitionId, String, i64)>| {
+            !values.iter().any(|(_, value, _)| self.torn.contains(value))
+        };
+        for values in self.ending.values().filter(is_whole) {
             let mut ends = BTreeSet::new();
             for (id, value, offset) in values {
                 let Some(log) = logs.get(id).filter(|log| *offset >= log.start) else {

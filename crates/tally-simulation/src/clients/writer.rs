@@ -43,8 +43,8 @@ pub(crate) struct Writer {
     queue: VecDeque<Batch>,
     /// How many of them are under way.
     flying: usize,
-    /// One that is under way was refused for now: those behind it will be, too.
-    has_failed: bool,
+    /// How many of those that were under way were refused for now: those behind them are, too, unless they had come before.
+    refused: usize,
     last: u64,
     /// Turns before it connects again.
     resting: u64,
@@ -64,7 +64,7 @@ impl Writer {
             sequences: BTreeMap::new(),
             queue: VecDeque::new(),
             flying: 0,
-            has_failed: false,
+            refused: 0,
             last: 0,
             resting: 0,
             is_finishing: false,
@@ -96,7 +96,7 @@ impl Writer {
         self.link = None;
         self.asks_for_id = false;
         self.flying = 0;
-        self.has_failed = false;
+        self.refused = 0;
     }
 
     fn stop_trying(&mut self, network: &mut Network) {
@@ -148,18 +148,19 @@ impl Writer {
         let (code, base) = (part.error_code, part.base_offset);
         self.flying -= 1;
         if code == 0 {
-            let batch = self.queue.pop_front().filter(|_| !self.has_failed);
-            let Some(batch) = batch else {
-                return Err(format!("{} overtook a refused one", self.describe()));
+            // Behind a refused one it is a duplicate, or the judge will find it out of order.
+            let Some(batch) = self.queue.remove(self.refused) else {
+                return Err(format!("{}: nothing was sent", self.describe()));
             };
             let sent = &mut model.plain[batch.first..][..batch.values.len()];
             for (at, sent) in (base..).zip(sent) {
                 sent.offset = Some(at);
                 sent.cuts = network.cuts;
             }
+            self.come_back();
             return Ok(());
         }
-        let is_behind = code == ErrorCode::OutOfOrderSequenceNumber.code() && self.has_failed;
+        let is_behind = code == ErrorCode::OutOfOrderSequenceNumber.code() && self.refused > 0;
         if !is_passing(code) && !is_behind {
             if network.cuts == self.cuts {
                 return Err(format!("{} is refused with {code}", self.describe()));
@@ -174,9 +175,16 @@ impl Writer {
             self.land();
             return Ok(());
         }
-        // Those behind it are refused as well, and all are sent again when the last of them has come back.
-        self.has_failed = self.flying > 0;
+        self.refused += 1;
+        self.come_back();
         Ok(())
+    }
+
+    /// What was refused is sent again when the last that was under way has come back.
+    fn come_back(&mut self) {
+        if self.flying == 0 {
+            self.refused = 0;
+        }
     }
 
     fn make(&mut self, network: &mut Network, model: &mut Model) {
@@ -218,7 +226,7 @@ impl Writer {
             }
             return;
         };
-        if self.has_failed {
+        if self.refused > 0 {
             return;
         }
         for batch in self.queue.iter().skip(self.flying) {

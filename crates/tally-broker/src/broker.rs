@@ -18,8 +18,8 @@ use crate::server::{http, listener};
 use crate::stopping::StopProgress;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tally_groups as groups;
 use tally_protocol::PartitionId;
@@ -237,7 +237,7 @@ fn start_syncing_closed(data_dir: &Arc<DataDir>) -> Result<SyncingClosed, StartE
 
 /// What the shards do by the clock, and the answers that wait for a sync.
 pub(crate) fn spawn_timers(shards: &Arc<Shards>, syncs: bool) {
-    for index in 0..shards.timer_count() {
+    for index in 0..shards.count() {
         tokio::spawn(Arc::clone(shards).run_timer(index));
         if syncs {
             tokio::spawn(Arc::clone(shards).run_releases(index));
@@ -462,46 +462,66 @@ fn remove_orphans(stored: Vec<PartitionId>, data_dir: &Arc<DataDir>, metadata: &
 /// Tells how far a long start is.
 struct Progress {
     all: usize,
-    opened: usize,
-    told: Instant,
+    opened: AtomicUsize,
+    told: Mutex<Instant>,
 }
 
 impl Progress {
-    fn start(metadata: &Metadata) -> Progress {
+    fn start(all: usize) -> Progress {
         Progress {
-            all: metadata
-                .topics()
-                .iter()
-                .map(|topic| topic.partition_ids().count())
-                .sum(),
-            opened: 0,
-            told: Instant::now(),
+            all,
+            opened: AtomicUsize::new(0),
+            told: Mutex::new(Instant::now()),
         }
     }
 
-    fn opened(&mut self) {
-        self.opened += 1;
-        if self.told.elapsed() >= PROGRESS_EVERY {
-            self.told = Instant::now();
-            tracing::info!(opened = self.opened, of = self.all, "opening partitions");
+    fn opened(&self) {
+        let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+        // Whoever finds somebody else telling has nothing to tell.
+        if let Ok(mut told) = self.told.try_lock()
+            && told.elapsed() >= PROGRESS_EVERY
+        {
+            *told = Instant::now();
+            tracing::info!(opened, of = self.all, "opening partitions");
         }
     }
 }
 
 /// Opens every partition of every topic. One that can't be opened answers with a storage error; the others serve.
+///
+/// A thread for each core opens the partitions of its shards, in the order of the topics: nobody waits for a shard's lock.
 fn open_partitions(shards: &Shards, metadata: &Metadata) {
-    let mut unopened = 0;
-    let mut progress = Progress::start(metadata);
+    let threads = match std::thread::available_parallelism() {
+        Ok(cores) if !crate::simulation::is_on() => cores.get().min(shards.count()),
+        _ => 1,
+    };
+    let mut parts: Vec<Vec<(Arc<Topic>, PartitionId)>> = vec![Vec::new(); threads];
     for topic in metadata.topics() {
-        let settings = partition_settings(&topic);
         for id in topic.partition_ids() {
-            if let Err(error) = shards.open(id, settings) {
-                unopened += 1;
+            parts[shards.index_of(id) % threads].push((Arc::clone(&topic), id));
+        }
+    }
+    let progress = Progress::start(parts.iter().map(Vec::len).sum());
+    let unopened = AtomicUsize::new(0);
+    let open = |part: Vec<(Arc<Topic>, PartitionId)>| {
+        for (topic, id) in part {
+            if let Err(error) = shards.open(id, partition_settings(&topic)) {
+                unopened.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(topic = %topic.name, partition = %id, %error, "partition not opened: it answers KAFKA_STORAGE_ERROR");
             }
             progress.opened();
         }
+    };
+    if threads == 1 {
+        parts.into_iter().for_each(&open);
+    } else {
+        std::thread::scope(|scope| {
+            for part in parts {
+                scope.spawn(|| open(part));
+            }
+        });
     }
+    let unopened = unopened.into_inner();
     if unopened > 0 {
         tracing::error!(
             unopened,

@@ -358,8 +358,8 @@ impl Shards {
         }
     }
 
-    /// How many timers there are to run.
-    pub(crate) fn timer_count(&self) -> usize {
+    /// How many shards there are, with a timer each.
+    pub(crate) fn count(&self) -> usize {
         self.owners.len()
     }
 
@@ -426,7 +426,8 @@ impl Shards {
         self.stopping.load(Ordering::Acquire)
     }
 
-    fn index_of(&self, id: PartitionId) -> usize {
+    /// The number of the shard that owns a partition.
+    pub(crate) fn index_of(&self, id: PartitionId) -> usize {
         // N3: a fixed hash of (topic id, partition).
         let mut topic = [0; 8];
         topic.copy_from_slice(&id.topic.0[8..]);

@@ -1,4 +1,4 @@
-// One transactional step at a time with sarama, as the harness says. The contract is in ../README.md.
+// One transactional step at a time with sarama, as the harness says, or a member of a group. The contract is in ../README.md.
 package main
 
 import (
@@ -26,8 +26,12 @@ type steps struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "member" {
+		runMember(os.Args[2:])
+		return
+	}
 	if len(os.Args) < 2 || os.Args[1] != "steps" {
-		log.Fatal("usage: main steps --bootstrap H:P ...")
+		log.Fatal("usage: main steps|member --bootstrap H:P ...")
 	}
 	flags := flag.NewFlagSet("steps", flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "")

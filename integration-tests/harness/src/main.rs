@@ -22,6 +22,7 @@ mod plan;
 mod process;
 mod proxy;
 mod reader;
+mod rebalance;
 mod report;
 mod rng;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
     Run(Box<Options>),
     /// Requests that arrive too late, with one client against one broker
     Overtake(Box<OvertakeOptions>),
+    /// The guard while a group is rebalanced, with one client against one broker
+    Rebalance(Box<RebalanceOptions>),
     /// Turn flights-200k.json into the data file of the job
     PrepareData { json: PathBuf, out: PathBuf },
     /// Print the head of the table that runs print the lines of
@@ -128,10 +131,33 @@ struct OvertakeOptions {
     deadline: u64,
 }
 
+#[derive(Args)]
+struct RebalanceOptions {
+    /// Name of the client, for the report
+    #[arg(long)]
+    client: String,
+    /// Command line that starts the client's programs
+    #[arg(long)]
+    cmd: String,
+    /// The tally binary
+    #[arg(long, required_unless_present = "reference")]
+    broker: Option<PathBuf>,
+    /// Command that runs another broker, taking --data, --port-file, --advertise and --property
+    #[arg(long, conflicts_with = "broker")]
+    reference: Option<String>,
+    /// Directory for the broker's data and all logs; must be new or empty
+    #[arg(long)]
+    workdir: PathBuf,
+    /// Seconds after which the run has failed
+    #[arg(long, default_value_t = 240)]
+    deadline: u64,
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(options) => run(&options),
         Command::Overtake(options) => overtake(&options),
+        Command::Rebalance(options) => rebalance(&options),
         Command::PrepareData { json, out } => flights::prepare(&json, &out).map(|count| {
             println!("{count} records");
             true
@@ -245,23 +271,56 @@ fn overtake(options: &OvertakeOptions) -> Result<bool> {
         damaging: cases_named(&options.damaging)?,
     };
     println!("{}", overtake::HEAD);
+    watched(
+        overtake::run(setup),
+        options.deadline,
+        &options.client,
+        &workdir,
+    )
+}
+
+fn rebalance(options: &RebalanceOptions) -> Result<bool> {
+    let workdir = empty_directory(&options.workdir)?;
+    let setup = rebalance::Setup {
+        client: options.client.clone(),
+        command: options.cmd.clone(),
+        broker: kind(options.broker.as_deref(), options.reference.as_deref())?,
+        workdir: workdir.clone(),
+    };
+    println!("{}", rebalance::HEAD);
+    watched(
+        rebalance::run(setup),
+        options.deadline,
+        &options.client,
+        &workdir,
+    )
+}
+
+/// Runs it until the deadline or a signal; shows the logs where it was not as it must be.
+fn watched(
+    work: impl Future<Output = Result<bool>>,
+    deadline: u64,
+    client: &str,
+    workdir: &Path,
+) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = overtake::run(setup) => outcome,
-            () = tokio::time::sleep(Duration::from_secs(options.deadline)) => bail!("not done after {} s", options.deadline),
+            outcome = work => outcome,
+            () = tokio::time::sleep(Duration::from_secs(deadline)) => bail!("not done after {deadline} s"),
             () = interrupted() => bail!("interrupted"),
         }
     });
+    // What is still blocked in a call of librdkafka is not waited for.
     runtime.shutdown_background();
     if !matches!(outcome, Ok(true)) {
-        report::print_logs(&workdir);
+        report::print_logs(workdir);
         eprintln!("logs are in {}", workdir.display());
     }
     if let Err(error) = &outcome {
-        eprintln!("{}: {error:#}", options.client);
+        eprintln!("{client}: {error:#}");
     }
     Ok(outcome.unwrap_or(false))
 }

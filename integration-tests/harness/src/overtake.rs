@@ -142,7 +142,8 @@ pub(crate) async fn run(setup: Setup) -> Result<bool> {
     };
     // The first to ask for a group's coordinator has Apache Kafka make it.
     let asked = run.bootstrap.clone();
-    tokio::task::spawn_blocking(move || reader::committed_offset(&asked, "warm", INPUT)).await??;
+    tokio::task::spawn_blocking(move || reader::committed_offset(&asked, "warm", INPUT, 0))
+        .await??;
     let mut good = true;
     let calm = run.calm().await.context("without anything late")?;
     println!("{:<14}  {calm}", run.setup.client);
@@ -313,7 +314,7 @@ impl Run {
         let (values, offset) = tokio::task::spawn_blocking(move || {
             anyhow::Ok((
                 reader::read_values(&bootstrap, &topic, PARTITIONS)?,
-                reader::committed_offset(&bootstrap, &topic, INPUT)?,
+                reader::committed_offset(&bootstrap, &topic, INPUT, 0)?,
             ))
         })
         .await??;

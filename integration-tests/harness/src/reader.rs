@@ -115,14 +115,19 @@ pub(crate) fn read_values(bootstrap: &str, topic: &str, partitions: i32) -> Resu
     Ok(records.into_iter().map(|record| record.value).collect())
 }
 
-/// A group's committed offset of partition 0; 0 when there is none.
-pub(crate) fn committed_offset(bootstrap: &str, group: &str, topic: &str) -> Result<i64> {
+/// A group's committed offset of a partition; 0 when there is none.
+pub(crate) fn committed_offset(
+    bootstrap: &str,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> Result<i64> {
     let consumer: BaseConsumer = config(bootstrap)
         .set("group.id", group)
         .set("isolation.level", "read_committed")
         .create()?;
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition(topic, 0);
+    wanted.add_partition(topic, partition);
     until(READ_DEADLINE, || {
         let committed = consumer.committed_offsets(wanted.clone(), CALL_TIMEOUT)?;
         let element = &committed.elements()[0];

@@ -6,7 +6,7 @@ use crate::world::{PROGRAM, World};
 use bytes::Bytes;
 use std::path::Path;
 use std::process::Command;
-use tally_testkit::batches::{Batch, Record};
+use tally_testkit::batches::{Batch, ReadBatch, Record};
 use tally_testkit::broker::Broker;
 use tally_testkit::client::Producer;
 use tally_testkit::waiting::wait_until;
@@ -152,6 +152,27 @@ fn x204_a_producer_is_known_when_all_its_records_have_gone() {
     assert_eq!(world.plain(&batch(4)), Code(45));
     let end = world.leo();
     assert_eq!(world.plain(&batch(2)), At(end));
+}
+
+#[test]
+fn x207_batches_without_records_are_loaded_and_read_past_after_a_kill() {
+    let mut broker = broker();
+    let mut world = world(&broker, &[]);
+    let a = world.pid();
+    for sequence in 0..2 {
+        let batch = keyed(Batch::idempotent(a, 0, sequence, 1), &["k"]);
+        assert_eq!(world.plain(&batch), At(i64::from(sequence)));
+    }
+    assert_eq!(put(&mut world, "k"), 2);
+    wait_until_left(&mut world, |data, _| data == [2]);
+    broker.kill_and_start();
+    world.reconnect(&broker);
+    let all = world.ru(0);
+    let empty = |batch: &&ReadBatch| batch.records.is_empty();
+    let emptied = all.batches.iter().find(empty).expect("one of the producer");
+    assert_eq!(emptied.header.producer_id.0, a);
+    assert_eq!(world.rc(0).committed()[0].0, 2);
+    assert_eq!(world.rc(0).last_stable_offset, world.leo());
 }
 
 #[test]

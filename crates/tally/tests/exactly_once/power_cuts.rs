@@ -195,7 +195,7 @@ fn x286_cr27_the_clock_is_set_while_the_broker_is_down() {
 }
 
 /// Whether a transaction with a short timeout that begins now has been aborted meanwhile.
-fn has_looked(client: &mut Client) -> bool {
+pub(crate) fn has_looked(client: &mut Client) -> bool {
     use kafka_protocol::messages::InitProducerIdRequest;
     let id = unique("short");
     let topic = unique("t");

@@ -1,13 +1,14 @@
 //! Two-phase commit (KIP-939): the fields of InitProducerId 6 where it is off, as Apache Kafka 4.3.1 answers them (X-085, T-1), and
 //! prepared transactions where it is on, which Kafka 4.3.1 has not.
 
+use crate::power_cuts::has_looked;
 use crate::world::Answer::{At, Code};
 use crate::world::{PROGRAM, World, at_epoch, bumped};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::InitProducerIdResponse;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tally_testkit::broker::{Broker, is_reference};
-use tally_testkit::client::Producer;
+use tally_testkit::client::{Client, Producer, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
 use tally_testkit::wire::frame_of;
 
@@ -108,6 +109,54 @@ fn t1_a_prepared_transaction_outlives_its_producer_and_the_broker() {
         assert_eq!(world.td12(a, 2, 1), Code(47));
         assert_eq!(world.td12(at_epoch(a, 3), 0, 1), At(3));
         assert_eq!(world.commit5(at_epoch(a, 3)).0, 0);
+    }
+}
+
+/// The old flow, with offsets in the transaction and long after its timeout would have come: data and offsets have the end
+/// that its owner gives them.
+#[test]
+fn t1_i24_offsets_are_prepared_too_and_outlive_kills_and_the_timeout() {
+    const TEN_DAYS_MS: i64 = 864_000_000;
+    if is_reference() {
+        return; // Kafka 4.3.1 refuses keep_prepared_txn.
+    }
+    for commit in [true, false] {
+        let mut broker = Broker::start(PROGRAM, &["transaction.two.phase.commit.enable=true"]);
+        let mut world = World::on(&broker);
+        let group = unique("g");
+        world.client.wait_for_group(&group);
+        let (a, _) = init_when_ready(&mut world, false);
+        assert_eq!((world.apt(a), world.td9(a, 0, 1)), (0, At(0)));
+        let (id, topic) = (world.id.clone(), world.topic.clone());
+        assert_eq!(world.client.add_offsets(3, &id, a, &group), 0);
+        let offsets = Client::txn_offset_commit_request(&id, a, &group, &[(&topic, 0, 9)]);
+        assert_eq!(world.client.txn_offset_commit(3, &offsets), [0]);
+        broker.kill();
+        broker.set_clock(TEN_DAYS_MS);
+        broker.start_again();
+        world.reconnect(&broker);
+        world.client.wait_for_group(&group);
+        wait_until("transactions time out", || {
+            has_looked(&mut world.another_client())
+        });
+        let (owner, ongoing) = init_when_ready(&mut world, true);
+        assert_eq!((owner, ongoing), (bumped(a), a));
+        let stable = world.client.committed_offset(&group, &topic, 0, true);
+        assert_eq!((stable.0, world.lso()), (88, 0), "still open");
+        // What it has joined is closed to its owner, and to all who spoke for it before.
+        let by_owner = Client::txn_offset_commit_request(&id, owner, &group, &[(&topic, 0, 10)]);
+        assert_ne!(world.client.txn_offset_commit(3, &by_owner), [0]);
+        assert_eq!(world.client.add_offsets(3, &id, a, &group), 90);
+        assert_eq!(world.end(4, a, commit), 90);
+        assert_eq!(world.end(4, owner, commit), 0);
+        broker.kill_and_start();
+        world.reconnect(&broker);
+        world.client.wait_for_group(&group);
+        let expected = if commit { 9 } else { -1 };
+        let stable = world.client.committed_offset(&group, &topic, 0, true);
+        assert_eq!(stable, (0, expected));
+        assert_eq!(world.rc(0).committed().len(), usize::from(commit));
+        assert_eq!((world.lso(), world.leo()), (2, 2));
     }
 }
 

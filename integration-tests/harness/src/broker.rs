@@ -34,6 +34,7 @@ pub(crate) struct Broker {
     advertise: SocketAddr,
     groups: Groups,
     process: Option<Process>,
+    settings: Vec<&'static str>,
 }
 
 impl Broker {
@@ -49,7 +50,13 @@ impl Broker {
             advertise,
             groups: groups.clone(),
             process: None,
+            settings: vec![REBALANCE_DELAY],
         }
+    }
+
+    /// A property for every start, `KEY=VALUE`.
+    pub(crate) fn set(&mut self, setting: &'static str) {
+        self.settings.push(setting);
     }
 
     /// Starts it and waits until it accepts connections; says where.
@@ -120,20 +127,20 @@ impl Broker {
                 "--http",
                 "off",
                 "--exit-with-parent",
-                "--set",
-                REBALANCE_DELAY,
             ],
-            Kind::Reference(_) => &["--property", REBALANCE_DELAY],
+            Kind::Reference(_) => &[],
         };
-        let verb: &[&str] = if matches!(self.kind, Kind::Tally(_)) {
-            &["serve"]
-        } else {
-            &[]
+        let (verb, flag): (&[&str], &str) = match self.kind {
+            Kind::Tally(_) => (&["serve"], "--set"),
+            Kind::Reference(_) => (&[], "--property"),
         };
+        let settings = self.settings.iter().flat_map(|setting| [flag, setting]);
         verb.iter()
             .chain(&shared)
             .chain(own)
-            .map(|argument| (*argument).to_owned())
+            .copied()
+            .chain(settings)
+            .map(str::to_owned)
             .collect()
     }
 }

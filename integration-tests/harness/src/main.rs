@@ -11,8 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
 mod api;
+mod application;
+mod applications;
 mod broker;
 mod client;
+mod connect;
 mod flights;
 mod holding;
 mod journal;
@@ -24,11 +27,13 @@ mod proxy;
 mod reader;
 mod rebalance;
 mod report;
+mod rest;
 mod rng;
 mod run;
 mod steps;
 mod transaction_state;
 mod trap;
+mod word_count;
 
 use broker::Kind;
 use flights::Flights;
@@ -55,6 +60,9 @@ enum Command {
     Overtake(Box<OvertakeOptions>),
     /// The guard while a group is rebalanced, with one client against one broker
     Rebalance(Box<RebalanceOptions>),
+    /// An application that people build on Kafka, broken and judged
+    #[command(args_override_self = true)]
+    Application(Box<applications::Options>),
     /// Turn flights-200k.json into the data file of the job
     PrepareData { json: PathBuf, out: PathBuf },
     /// Print the head of the table that runs print the lines of
@@ -158,6 +166,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run(&options),
         Command::Overtake(options) => overtake(&options),
         Command::Rebalance(options) => rebalance(&options),
+        Command::Application(options) => applications::run(&options),
         Command::PrepareData { json, out } => flights::prepare(&json, &out).map(|count| {
             println!("{count} records");
             true

@@ -1,5 +1,7 @@
 //! Everything the harness itself asks of the broker, through librdkafka as any client would.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_DEADLINE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(50);
 
-fn config(bootstrap: &str) -> ClientConfig {
+/// What all of the harness's own clients have in common.
+pub(crate) fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
@@ -78,24 +81,46 @@ impl Monitor {
     }
 
     pub(crate) fn offsets(&self) -> Result<Vec<(i64, i64)>> {
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition_range(INPUT, 0, i32::try_from(PARTITIONS)? - 1);
-        let committed = self.consumer.committed_offsets(wanted, CALL_TIMEOUT)?;
-        let mut offsets = Vec::new();
-        for element in committed.elements() {
-            element.error()?;
-            let (_, end) =
-                self.consumer
-                    .fetch_watermarks(INPUT, element.partition(), CALL_TIMEOUT)?;
-            let committed = if let Offset::Offset(offset) = element.offset() {
-                offset
-            } else {
-                0
-            };
-            offsets.push((committed, end));
-        }
-        Ok(offsets)
+        offsets_and_ends(&self.consumer, INPUT, i32::try_from(PARTITIONS)?)
     }
+}
+
+/// A group's committed offset (0 when there is none) and the end, of each partition of a topic.
+pub(crate) fn offsets(
+    bootstrap: &str,
+    group: &str,
+    topic: &str,
+    partitions: i32,
+) -> Result<Vec<(i64, i64)>> {
+    let consumer: BaseConsumer = config(bootstrap)
+        .set("group.id", group)
+        .set("isolation.level", "read_committed")
+        .create()?;
+    until(READ_DEADLINE, || {
+        offsets_and_ends(&consumer, topic, partitions)
+    })
+}
+
+fn offsets_and_ends(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partitions: i32,
+) -> Result<Vec<(i64, i64)>> {
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition_range(topic, 0, partitions - 1);
+    let committed = consumer.committed_offsets(wanted, CALL_TIMEOUT)?;
+    let mut offsets = Vec::new();
+    for element in committed.elements() {
+        element.error()?;
+        let (_, end) = consumer.fetch_watermarks(topic, element.partition(), CALL_TIMEOUT)?;
+        let committed = if let Offset::Offset(offset) = element.offset() {
+            offset
+        } else {
+            0
+        };
+        offsets.push((committed, end));
+    }
+    Ok(offsets)
 }
 
 /// Reads all there is to judge.
@@ -144,25 +169,64 @@ fn read_topic(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
 }
 
 fn read_partitions(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<Record>> {
-    wait_until_stable(bootstrap, topic, partitions)?;
-    let consumer: BaseConsumer = config(bootstrap)
+    read_with(bootstrap, topic, 0..partitions, record)
+}
+
+fn committed_reader(bootstrap: &str) -> Result<BaseConsumer> {
+    Ok(config(bootstrap)
         .set("group.id", "judge")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
-        .create()?;
+        .create()?)
+}
+
+/// Counts the records of the topics as they are committed, until it is told to end.
+pub(crate) fn count(
+    bootstrap: &str,
+    topics: &[String],
+    partitions: i32,
+    seen: &AtomicU64,
+    over: &AtomicBool,
+) -> Result<()> {
+    let consumer = committed_reader(bootstrap)?;
     let mut start = TopicPartitionList::new();
-    for partition in 0..partitions {
+    for topic in topics {
+        for partition in 0..partitions {
+            start.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+    }
+    consumer.assign(&start)?;
+    while !over.load(Ordering::Relaxed) {
+        // Errors are the lost connections of a killed broker; one that stays shows as a lack of progress.
+        if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// What is made of each record of these partitions, as read_committed has them.
+pub(crate) fn read_with<T>(
+    bootstrap: &str,
+    topic: &str,
+    partitions: Range<i32>,
+    make: impl Fn(&BorrowedMessage<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    wait_until_stable(bootstrap, topic, partitions.clone())?;
+    let consumer = committed_reader(bootstrap)?;
+    let mut start = TopicPartitionList::new();
+    for partition in partitions.clone() {
         start.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&start)?;
     let mut records = Vec::new();
-    let mut unfinished: Vec<i32> = (0..partitions).collect();
+    let mut unfinished: Vec<i32> = partitions.collect();
     let mut deadline = Instant::now() + READ_DEADLINE;
     while !unfinished.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 deadline = Instant::now() + READ_DEADLINE;
-                records.push(record(&message)?);
+                records.push(make(&message)?);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 unfinished.retain(|p| *p != partition)
@@ -178,12 +242,13 @@ fn read_partitions(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<
 }
 
 /// The last stable offset of each partition must be its end: then nothing is open, and the end under read_committed is final.
-fn wait_until_stable(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
+fn wait_until_stable(bootstrap: &str, topic: &str, partitions: Range<i32>) -> Result<()> {
     let end = |isolation: &str| -> Result<Vec<i64>> {
         let consumer: BaseConsumer = config(bootstrap)
             .set("isolation.level", isolation)
             .create()?;
-        (0..partitions)
+        partitions
+            .clone()
             .map(|p| Ok(consumer.fetch_watermarks(topic, p, CALL_TIMEOUT)?.1))
             .collect()
     };

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::application;
 use crate::client::tail;
 use crate::plan::Control;
 use crate::run::Outcome;
@@ -64,6 +65,35 @@ pub(crate) fn print(about: &About<'_>, outcome: &Outcome, logs: &Path) -> bool {
         eprintln!("logs are in {}", logs.display());
     }
     good
+}
+
+/// Prints the line of an application's run, and says whether it is as it must be.
+pub(crate) fn print_application(
+    about: &About<'_>,
+    outcome: &application::Outcome,
+    logs: &Path,
+) -> bool {
+    let found = &outcome.findings;
+    println!(
+        "{}: {} records, {} broker kills, {} kills ({} with its state wiped), {} cuts: {} lost, {} doubled, {} other; {:.1} s, seed {}",
+        about.client,
+        about.records,
+        outcome.broker_kills,
+        outcome.kills,
+        outcome.wiped,
+        outcome.cuts,
+        found.lost,
+        found.doubled,
+        found.other,
+        about.time.as_secs_f64(),
+        about.seed
+    );
+    if !found.is_clean() {
+        eprintln!("{}", found.examples.join("\n"));
+        print_logs(logs);
+        eprintln!("logs are in {}", logs.display());
+    }
+    found.is_clean()
 }
 
 /// Shows the ends of all logs of a run that came to no end.

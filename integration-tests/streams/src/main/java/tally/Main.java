@@ -2,7 +2,9 @@ package tally;
 
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.atomic.AtomicLong;
@@ -17,11 +19,13 @@ import sun.misc.Signal;
 /**
  * The main job's processor (see ../README.md) as a Kafka Streams application with exactly_once_v2. Groups, offsets, transactions
  * and the restoring of the counts are the library's own business, so {@code --batch} and {@code --abort-every} mean nothing here
- * and {@code --offsets-first} cannot be had.
+ * and {@code --offsets-first} cannot be had. In the role {@code word-count} it is the word count of scripts/applications, with the
+ * same settings, and prints its table when it is told to end.
  */
 public final class Main {
     /** Exit code of a processor that must be started again. */
     private static final int FATAL = 3;
+    private static final String WORD_COUNT = "word-count";
     private static final Duration CLOSE_TIMEOUT = Duration.ofSeconds(30);
     private static final long REPORT_EVERY_MS = 50;
 
@@ -42,7 +46,8 @@ public final class Main {
 
     private static int run(Map<String, String> options) throws InterruptedException {
         var processed = new AtomicLong();
-        var topology = CountTopology.build(options, processed);
+        boolean words = options.get("role").equals(WORD_COUNT);
+        var topology = words ? WordCountTopology.build(options) : CountTopology.build(options, processed);
         var streams = new KafkaStreams(topology, configuration(options));
         streams.setUncaughtExceptionHandler(error -> {
             error.printStackTrace();
@@ -60,6 +65,12 @@ public final class Main {
                 System.out.flush();
                 reported = now;
             }
+        }
+        if (words && stopping) {
+            for (long waited = 0; streams.state() != KafkaStreams.State.RUNNING && waited < CLOSE_TIMEOUT.toMillis(); waited += REPORT_EVERY_MS) {
+                Thread.sleep(REPORT_EVERY_MS);
+            }
+            WordCountTopology.print(streams);
         }
         boolean closed = streams.close(CLOSE_TIMEOUT);
         return stopping && closed ? 0 : FATAL;
@@ -81,22 +92,27 @@ public final class Main {
         properties.put(StreamsConfig.RECONNECT_BACKOFF_MAX_MS_CONFIG, 500);
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000);
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 1500);
-        properties.put(StreamsConfig.producerPrefix(ProducerConfig.TRANSACTION_TIMEOUT_CONFIG), 20000);
+        properties.put(StreamsConfig.producerPrefix(ProducerConfig.TRANSACTION_TIMEOUT_CONFIG), options.getOrDefault("transaction-timeout-ms", "20000"));
         return properties;
     }
 
     private static Map<String, String> options(String[] args) {
-        if (args.length == 0 || !args[0].equals("processor")) {
-            throw new IllegalArgumentException("usage: processor --name value ... (feeder is a role of the Java client)");
+        if (args.length == 0 || !(args[0].equals("processor") || args[0].equals(WORD_COUNT))) {
+            throw new IllegalArgumentException("usage: processor|word-count --name value ... (feeder is a role of the Java client)");
         }
         var options = new HashMap<String, String>();
+        options.put("role", args[0]);
         for (int i = 1; i < args.length; i += 2) {
             if (!args[i].startsWith("--") || i + 1 == args.length || args[i].equals("--offsets-first")) {
                 throw new IllegalArgumentException("unexpected argument " + args[i]);
             }
             options.put(args[i].substring(2), args[i + 1]);
         }
-        for (var name : new String[] {"bootstrap", "group", "transactional-id", "in", "out", "counts", "instance"}) {
+        var required = new ArrayList<>(List.of("bootstrap", "group", "transactional-id", "in", "out"));
+        if (args[0].equals("processor")) {
+            required.addAll(List.of("counts", "instance"));
+        }
+        for (var name : required) {
             if (!options.containsKey(name)) {
                 throw new IllegalArgumentException("--" + name + " is required");
             }

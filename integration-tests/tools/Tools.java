@@ -41,7 +41,7 @@ import org.apache.kafka.common.utils.Exit;
 
 public final class Tools {
     /** How long a condition of a scenario may take, or one command: only a failing one does. */
-    private static final Duration DEADLINE = Duration.ofSeconds(30);
+    private static final Duration DEADLINE = Duration.ofSeconds(120);
 
     /** A tool's name on the command line, its class, and the flag that it takes the broker's address with. */
     private record Tool(String main, String bootstrap) {}

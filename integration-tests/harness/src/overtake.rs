@@ -44,7 +44,7 @@ const CALM_TRANSACTIONS: usize = 20;
 const IMPATIENT_MS: u32 = 1500;
 const PATIENT_MS: u32 = 60_000;
 /// For the broker to write a line to its log, or the markers of a transaction.
-const LOG_DEADLINE: Duration = Duration::from_secs(10);
+const LOG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a run needs to know.
 pub(crate) struct Setup {

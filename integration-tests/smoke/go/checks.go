@@ -16,7 +16,7 @@ var names = strings.Fields(`codec-none codec-gzip codec-snappy codec-lz4 codec-z
 	admin-topics admin-config reconnect`)
 
 // A check that takes longer than this hangs.
-const limit = 45 * time.Second
+const limit = 120 * time.Second
 
 // Skipped says why the library can't do what the check asks for. A check panics with it, and with any error.
 type Skipped string

@@ -35,7 +35,7 @@ const NAMES: [&str; 19] = [
     "reconnect",
 ];
 /// A check that takes longer than this hangs.
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// How a check ended that did not fail.
 pub(crate) enum Outcome {

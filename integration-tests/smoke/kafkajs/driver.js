@@ -12,7 +12,7 @@ function checks(bootstrap, prefix) {
   const kafka = new Kafka({
     clientId: 'smoke',
     brokers: [bootstrap],
-    retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 20 },
+    retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 60 },
     // Standard output is for the checks' lines.
     logLevel: logLevel.WARN,
     logCreator: () => ({ log, namespace }) => console.error(`${log.timestamp} ${namespace} ${log.message} ${log.error ?? ''}`),
@@ -247,6 +247,100 @@ function checks(bootstrap, prefix) {
           await until('the records after the restart', () => values(got).includes(texts(1, 19)[0]))
         }))
       expect('all values', values(await read(topic, 20)), texts(20))
+    },
+
+    // A younger producer of the same id ends an older one's transaction and work.
+    async 'transaction-fencing'() {
+      const topic = await newTopic('fencing')
+      await withProducer(transactional(topic), async older => {
+        const left = await older.transaction()
+        await left.send({ topic, messages: messages(texts(5)) })
+        await withProducer(transactional(topic), async younger => {
+          const transaction = await younger.transaction()
+          await transaction.send({ topic, messages: messages(texts(5, 5)) })
+          const refusal = await left.commit().then(() => 'none', error => error.type ?? error.cause?.type)
+          expect('fenced', ['PRODUCER_FENCED', 'INVALID_PRODUCER_EPOCH'].includes(refusal), true)
+          await transaction.commit()
+        })
+      })
+      expect('read_committed', values(await read(topic, 5)), texts(5, 5))
+      expect('read_uncommitted', values(await read(topic, 10, { readUncommitted: true })), texts(10))
+    },
+
+    // Every fourth transaction is aborted and done again, and the consumer is started again half-way.
+    async 'read-process-write'() {
+      const [topic, out] = [await newTopic('process-in', 4), await newTopic('process-out', 4)]
+      const count = 2000
+      const ids = Array.from({ length: count }, (_, i) => String(i))
+      await withProducer({ idempotent: true }, async producer => {
+        // In batches of 50: one is the least that a fetch brings.
+        for (let from = 0; from < count; from += 200) {
+          for (let i = 0; i < 4; i++) await producer.send({ topic, messages: messages(ids.slice(from, from + 200).filter(id => id % 4 === i), i) })
+        }
+      })
+      await withProducer(transactional(topic), async producer => {
+        let [transactions, done] = [0, 0]
+        for (const goal of [count / 2, count]) {
+          const consumer = kafka.consumer({ groupId: topic, maxWaitTimeInMs: 200, maxBytesPerPartition: 1000, sessionTimeout: 10000 })
+          await using(consumer, async () => {
+            await consumer.subscribe({ topic, fromBeginning: true })
+            await consumer.run({
+              autoCommit: false,
+              async eachBatch({ batch: { partition, messages: records }, resolveOffset, heartbeat, isStale }) {
+                if (done >= goal || isStale()) return
+                const offset = String(Number(records.at(-1).offset) + 1)
+                for (let aborts = transactions++ % 4 === 3; ; aborts = false) {
+                  const transaction = await producer.transaction()
+                  await transaction.send({ topic: out, messages: messages(records.map(({ value }) => value), partition) })
+                  await transaction.sendOffsets({ consumerGroupId: topic, topics: [{ topic, partitions: [{ partition, offset }] }] })
+                  await (aborts ? transaction.abort() : transaction.commit())
+                  if (!aborts) break
+                }
+                done += records.length
+                resolveOffset(records.at(-1).offset)
+                await heartbeat()
+              },
+            })
+            await until(`${goal} records`, () => done >= goal)
+          })
+        }
+        expect('transactions enough to abort some', transactions > 8, true)
+      })
+      const got = await read(out, count)
+      expect('ids', values(got).map(Number).sort((a, b) => a - b), ids.map(Number))
+      for (let i = 0; i < 4; i++) {
+        const partition = values(got.filter(({ partition }) => partition === i))
+        expect('in order', partition, ids.filter(id => id % 4 === i))
+      }
+      const [{ partitions }] = await withAdmin(admin => admin.fetchOffsets({ groupId: topic, topics: [topic] }))
+      expect('offsets', partitions.map(({ offset }) => offset), Array(4).fill(String(count / 4)))
+    },
+
+    async 'group-state'() {
+      const topic = await newTopic('state', 2)
+      const state = () => withAdmin(async admin => (await admin.describeGroups([topic])).groups[0])
+      await withReader(topic, { groupId: topic }, async consumer => {
+        await until('a share', () => consumer.shares === 2)
+        const { state: word, members, protocolType } = await state()
+        expect('group', [word, members.length, protocolType], ['Stable', 1, 'consumer'])
+        expect('listed', await withAdmin(async admin => (await admin.listGroups()).groups.some(({ groupId }) => groupId === topic)), true)
+        await consumer.commitOffsets([{ topic, partition: 0, offset: '0' }])
+      })
+      expect('without members', (await state()).state, 'Empty')
+      await withAdmin(admin => admin.deleteGroups([topic]))
+      expect('deleted', (await state()).state, 'Dead')
+    },
+
+    async 'delete-records'() {
+      const topic = await newTopic('delete-records')
+      await withProducer({}, producer => producer.send({ topic, messages: messages(texts(10)) }))
+      await withAdmin(async admin => {
+        // The library deletes only where it has asked for the topic before.
+        expect('ends before', await admin.fetchTopicOffsets(topic), [{ partition: 0, offset: '10', high: '10', low: '0' }])
+        await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '4' }] })
+        expect('ends', await admin.fetchTopicOffsets(topic), [{ partition: 0, offset: '10', high: '10', low: '4' }])
+      })
+      expect('what is left', values(await read(topic, 6)), texts(6, 4))
     },
   }
 }

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A lookup or a read touches a page of a map only when it was appended lately or is in the page cache now. Otherwise
 //!   it ends with a [`Cold`] that names what is missing: loaded by a thread that may wait, it is asked again.
-//! - Loading reads with `pread`, so that a disk that can't be read is an error, not a signal. What it read is then sent
-//!   out of the map. A page that is dropped again in between is read through the map; one that can't be read back then
+//! - Loading sends the bytes nowhere (`sendfile` to the null device), or reads them where that is not possible: a disk that
+//!   can't be read is an error, not a signal. What was loaded is then sent out of the map. A page that is dropped again in between is read through the map; one that can't be read back then
 //!   ends the process with a SIGBUS, and recovery follows: the same holds for what was appended lately.
 //!
 //! From performance.md section 4.
@@ -192,7 +192,11 @@ fn load_index(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Without a copy where that can be: reading a GB into a buffer costs more than all the rest of bringing it in.
 fn read_over(file: &SegmentFile, from: u64, upto: u64) -> io::Result<()> {
+    if file.bring_in(from, upto)? {
+        return Ok(());
+    }
     PIECE.with_borrow_mut(|piece| {
         piece.resize(PIECE_BYTES, 0);
         let mut at = from;

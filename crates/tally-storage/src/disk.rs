@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The end of the name of a file that is being written.
@@ -30,6 +31,13 @@ pub(crate) enum Sync {
 pub(crate) struct SegmentFile {
     file: File,
     seen: Seen,
+}
+
+/// Where bytes can be sent that nobody wants: the pages come into the cache and are looked at no further.
+fn nowhere() -> Option<&'static File> {
+    static NOWHERE: OnceLock<Option<File>> = OnceLock::new();
+    let open = || OpenOptions::new().write(true).open("/dev/null").ok();
+    NOWHERE.get_or_init(open).as_ref()
 }
 
 impl SegmentFile {
@@ -109,6 +117,27 @@ impl SegmentFile {
             }
         }
         Ok(filled)
+    }
+
+    /// Has the page cache read `from..upto`, and waits for it; copies nothing. `false` where the system can't: then it is to be
+    /// read. A file that ends before is an error.
+    pub(crate) fn bring_in(&self, from: u64, upto: u64) -> io::Result<bool> {
+        let Some(nowhere) = nowhere() else {
+            return Ok(false);
+        };
+        faults::on_file(self, Kind::Read, || {
+            let mut at = from;
+            while at < upto {
+                let wanted = tally_protocol::ids::to_usize(upto - at);
+                match rustix::fs::sendfile(nowhere, &self.file, Some(&mut at), wanted) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// Takes disk space for `from..upto` without changing the size of the file. Where the file system can't, writes may

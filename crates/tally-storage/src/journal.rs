@@ -10,11 +10,11 @@ use crate::error::{NoRoom, StorageError, failed};
 use crate::faults;
 use crate::mmap::Slice;
 use crate::partition::{LogOptions, PartitionLog, ReadOutcome, Recovered, SegmentInfo};
+use crate::partition_map::PartitionMap;
 use crate::redo;
 use crate::segment::Place;
 use crate::sync_journal::{Durability, SyncJournal};
 use bytes::Bytes;
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
@@ -89,7 +89,7 @@ pub trait Journal {
 /// All partitions of one shard. Not shared: the owner of the shard has it, under the shard's one lock.
 pub struct SegmentJournal {
     dir: Arc<DataDir>,
-    partitions: HashMap<PartitionId, PartitionLog>,
+    partitions: PartitionMap<PartitionLog>,
     last: Ticket,
     durable: Ticket,
     state: JournalState,
@@ -126,7 +126,7 @@ impl SegmentJournal {
     pub fn new(dir: Arc<DataDir>) -> SegmentJournal {
         SegmentJournal {
             dir,
-            partitions: HashMap::new(),
+            partitions: PartitionMap::default(),
             last: Ticket(0),
             durable: Ticket(0),
             state: JournalState::Open,

@@ -48,6 +48,7 @@ mod meta;
 mod mmap;
 mod opening;
 mod partition;
+mod partition_map;
 mod recovery;
 mod recovery_points;
 mod redo;

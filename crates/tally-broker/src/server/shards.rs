@@ -31,8 +31,13 @@ pub(crate) const PRODUCER_ID_BLOCK: u32 = 1000;
 const FENCED_CHECK: Duration = Duration::from_millis(100);
 /// Shards whose files are completed at once by a stop: they wait for the file system more than they work.
 const STOPPING_THREADS: usize = 8;
+/// Replies of a turn for which memory is kept.
+const SPARE_MAX: usize = 64;
 /// A timer that has nothing to wait for.
 const NEVER: u64 = u64::MAX;
+
+/// The shards whose next deadline came before what their timers sleep until.
+type Early = Vec<usize>;
 
 /// All shards of this broker.
 pub(crate) struct Shards {
@@ -71,6 +76,8 @@ struct Owner {
 struct Owned {
     shard: Shard,
     callers: HashMap<u64, oneshot::Sender<ShardReply>>,
+    /// Memory of the last turn's replies, for the next one's.
+    spare: Vec<(ReplyTo, ShardReply)>,
     /// The journal is closed: nothing is handled any more.
     closed: bool,
 }
@@ -109,6 +116,7 @@ impl Shards {
                 owned: Mutex::new(Owned {
                     shard,
                     callers: HashMap::new(),
+                    spare: Vec::new(),
                     closed: false,
                 }),
                 timer: Notify::new(),
@@ -259,6 +267,7 @@ impl Shards {
         let message = message(to);
         let index = self.index_of(id);
         let mut outbox = Outbox::default();
+        let mut early = Early::new();
         let mut ready = None;
         let mut later = None;
         {
@@ -267,6 +276,7 @@ impl Shards {
             if owned.closed {
                 return Asked::Never;
             }
+            outbox.replies = std::mem::take(&mut owned.spare);
             owned.shard.handle(self.now(), id, message, &mut outbox);
             self.note_waiting(owner, &mut owned, &mut outbox);
             for (reply_to, reply) in outbox.replies.drain(..) {
@@ -282,9 +292,10 @@ impl Shards {
                 owned.callers.insert(to.0, sender);
                 later = Some(receiver);
             }
-            owner.wake_timer(&owned);
+            owned.take_back(&mut outbox);
+            owner.note_deadline(index, &owned, &outbox, &mut early);
         }
-        self.carry(index, outbox);
+        self.carry(index, outbox, early);
         match (ready, later) {
             (Some(reply), _) => Asked::Ready(reply),
             (None, Some(receiver)) => Asked::Later(receiver),
@@ -443,30 +454,39 @@ impl Shards {
 
     /// One turn of a shard, and everything that follows from it.
     fn run(&self, index: usize, turn: impl FnOnce(&mut Shard, Now, &mut Outbox)) {
-        let outbox = self.turn(index, turn);
-        self.carry(index, outbox);
+        let mut early = Early::new();
+        let outbox = self.turn(index, turn, &mut early);
+        self.carry(index, outbox, early);
     }
 
     /// One turn of a shard under its lock; replies are given out, the rest is returned.
-    fn turn(&self, index: usize, turn: impl FnOnce(&mut Shard, Now, &mut Outbox)) -> Outbox {
+    fn turn(
+        &self,
+        index: usize,
+        turn: impl FnOnce(&mut Shard, Now, &mut Outbox),
+        early: &mut Early,
+    ) -> Outbox {
         let mut outbox = Outbox::default();
         let owner = &self.owners[index];
         let mut owned = lock(owner);
         if owned.closed {
             return outbox;
         }
+        outbox.replies = std::mem::take(&mut owned.spare);
         turn(&mut owned.shard, self.now(), &mut outbox);
         self.note_waiting(owner, &mut owned, &mut outbox);
         for (to, reply) in outbox.replies.drain(..) {
             owned.answer(to, reply);
         }
         owned.let_go_after_reload(&outbox);
-        owner.wake_timer(&owned);
+        owned.take_back(&mut outbox);
+        owner.note_deadline(index, &owned, &outbox, early);
         outbox
     }
 
-    /// Carries what left shard `origin` to where it belongs, until nothing is left.
-    fn carry(&self, origin: usize, outbox: Outbox) {
+    /// Carries what left shard `origin` to where it belongs, until nothing is left. Then the timers hear of the deadlines that
+    /// are still `early`.
+    fn carry(&self, origin: usize, outbox: Outbox, mut early: Early) {
         if outbox.is_empty() {
             return;
         }
@@ -480,30 +500,36 @@ impl Shards {
             for message in outbox.messages {
                 match message {
                     Outgoing::ToPartition(id, message) => {
-                        queue.push_back(self.deliver(id, message));
+                        queue.push_back(self.deliver(id, message, &mut early));
                     }
                     Outgoing::Markers { coordinator, set } => {
-                        queue.extend(self.send_markers(coordinator, set));
+                        queue.extend(self.send_markers(coordinator, set, &mut early));
                     }
                     Outgoing::Secure {
                         coordinator,
                         request,
-                    } => queue.extend(self.secure(coordinator, request)),
+                    } => queue.extend(self.secure(coordinator, request, &mut early)),
                     Outgoing::ProducerIds => self.supply_producer_ids(origin),
                     Outgoing::Load(cold) => load_aside(cold),
                 }
             }
         }
+        for index in early {
+            let owner = &self.owners[index];
+            owner.wake_timer(&lock(owner));
+        }
     }
 
-    fn deliver(&self, id: PartitionId, message: ShardMessage) -> (usize, Outbox) {
+    fn deliver(
+        &self,
+        id: PartitionId,
+        message: ShardMessage,
+        early: &mut Early,
+    ) -> (usize, Outbox) {
         let index = self.index_of(id);
-        (
-            index,
-            self.turn(index, |shard, now, outbox| {
-                shard.handle(now, id, message, outbox)
-            }),
-        )
+        let handle =
+            |shard: &mut Shard, now, outbox: &mut Outbox| shard.handle(now, id, message, outbox);
+        (index, self.turn(index, handle, early))
     }
 
     /// Has the data of a transaction survive its commit, then goes on with that (E-7). A partition that is gone has nothing
@@ -512,20 +538,26 @@ impl Shards {
         &self,
         coordinator: PartitionId,
         request: Box<TransactionRequest>,
+        early: &mut Early,
     ) -> Vec<(usize, Outbox)> {
         let mut turns = Vec::with_capacity(request.secured.len() + 1);
         for TopicPartition { topic, partition } in &request.secured {
             if let Some(id) = self.metadata.partition_id(topic, *partition) {
-                turns.push(self.deliver(id, ShardMessage::Secure { upto: None }));
+                turns.push(self.deliver(id, ShardMessage::Secure { upto: None }, early));
             }
         }
-        turns.push(self.deliver(coordinator, ShardMessage::Secured(request)));
+        turns.push(self.deliver(coordinator, ShardMessage::Secured(request), early));
         turns
     }
 
     /// Sends each marker to its partition (N8). A partition that is gone is reported as such: it does not hold the
     /// transaction up (E-8).
-    fn send_markers(&self, coordinator: PartitionId, set: MarkerSet) -> Vec<(usize, Outbox)> {
+    fn send_markers(
+        &self,
+        coordinator: PartitionId,
+        set: MarkerSet,
+        early: &mut Early,
+    ) -> Vec<(usize, Outbox)> {
         let marker = Marker {
             producer_id: set.producer_id,
             producer_epoch: set.producer_epoch,
@@ -549,7 +581,7 @@ impl Shards {
                         ending: set.ending,
                         name,
                     };
-                    turns.push(self.deliver(id, message));
+                    turns.push(self.deliver(id, message, early));
                 }
                 None => gone.push((name, ErrorCode::UnknownTopicOrPartition)),
             }
@@ -562,7 +594,7 @@ impl Shards {
                 ending: set.ending,
                 results: gone,
             };
-            turns.push(self.deliver(coordinator, message));
+            turns.push(self.deliver(coordinator, message, early));
         }
         turns
     }
@@ -592,17 +624,40 @@ impl Shards {
 }
 
 impl Owner {
+    /// Whether the timer sleeps for longer than until the shard's next deadline.
+    fn is_early(&self, owned: &Owned) -> bool {
+        let deadline = owned.shard.next_deadline_ms();
+        deadline.is_some_and(|deadline| deadline < self.sleeping_until.load(Ordering::Acquire))
+    }
+
+    /// After a turn: tells the timer of an earlier deadline. While something is still to be carried it waits for that: the
+    /// deadline of a completion is gone again when its markers are back, and a timer woken for it would be woken for each
+    /// transaction.
+    fn note_deadline(&self, index: usize, owned: &Owned, outbox: &Outbox, early: &mut Early) {
+        if outbox.is_empty() {
+            self.wake_timer(owned);
+        } else if self.is_early(owned) && !early.contains(&index) {
+            early.push(index);
+        }
+    }
+
     /// Tells the timer about a deadline that is earlier than the one it sleeps until.
     fn wake_timer(&self, owned: &Owned) {
-        if let Some(deadline) = owned.shard.next_deadline_ms()
-            && deadline < self.sleeping_until.load(Ordering::Acquire)
-        {
+        if self.is_early(owned) {
             self.timer.notify_one();
         }
     }
 }
 
 impl Owned {
+    /// Keeps the memory of the replies, unless there was a storm of them.
+    fn take_back(&mut self, outbox: &mut Outbox) {
+        debug_assert!(outbox.replies.is_empty(), "replies have been given out");
+        if outbox.replies.capacity() <= SPARE_MAX {
+            self.spare = std::mem::take(&mut outbox.replies);
+        }
+    }
+
     /// Replies that were held inside a coordinator are gone with its memory: whoever waits is told so.
     fn let_go_after_reload(&mut self, outbox: &Outbox) {
         if outbox.reloaded {

@@ -424,8 +424,13 @@ impl Shard {
         let Some(partition) = self.partitions.get(&id) else {
             return;
         };
+        let deadline = partition.hosted.next_deadline_ms();
+        if deadline.is_some_and(|deadline| self.deadlines.contains(&(deadline, id))) {
+            // A partition has one at most.
+            return;
+        }
         self.deadlines.retain(|(_, other)| *other != id);
-        if let Some(deadline) = partition.hosted.next_deadline_ms() {
+        if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
     }

@@ -67,7 +67,7 @@ use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::server::loading::Loading;
 use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{Asked, Shards};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
     CreateDelegationTokenRequest, DescribeAclsRequest, DescribeDelegationTokenRequest,
     ExpireDelegationTokenRequest, HeartbeatRequest, JoinGroupRequest,
@@ -423,13 +423,11 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
             head.api.name, head.api_version
         ));
     }
-    let client_id = head.client_id(&frame);
-    if client_id != client.client_id.as_deref() {
-        client.client_id = client_id.map(Arc::from);
+    if head.client_id_bytes(&frame) != client.client_id.as_deref().map(str::as_bytes) {
+        client.client_id = head.client_id(&frame).map(Arc::from);
     }
-    let body = frame.split_off(head.body_at);
-    // What a request does not need while it waits would keep the whole read buffer.
-    drop(frame);
+    frame.advance(head.body_at);
+    let body = frame;
     let answer = match head.api_key {
         api_table::PRODUCE => produce::answer(node, client, &head, body).await,
         api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,

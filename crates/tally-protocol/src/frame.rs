@@ -99,8 +99,13 @@ impl RequestHead {
     /// The client id, or null. `frame` is the one that was parsed.
     #[must_use]
     pub fn client_id<'a>(&self, frame: &'a [u8]) -> Option<&'a str> {
-        let bytes = frame.get(self.client_id.clone()?)?;
-        std::str::from_utf8(bytes).ok()
+        std::str::from_utf8(self.client_id_bytes(frame)?).ok()
+    }
+
+    /// The same, for a comparison.
+    #[must_use]
+    pub fn client_id_bytes<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
+        frame.get(self.client_id.clone()?)
     }
 }
 

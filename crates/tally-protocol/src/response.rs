@@ -132,13 +132,14 @@ fn produce_room(response: &ProduceResponse) -> usize {
 
 fn put_produce_partition(out: &mut BytesMut, version: i16, partition: &ProducePartitionResponse) {
     let flexible = version >= 9;
-    out.put_i32(partition.index);
-    out.put_i16(partition.error_code.code());
-    out.put_i64(partition.base_offset.0);
-    out.put_i64(partition.log_append_time_ms);
-    if version >= 5 {
-        out.put_i64(partition.log_start_offset.0);
-    }
+    // What every answer has goes out as one piece: each has its own look at the room that is left.
+    let mut fixed = [0; 30];
+    fixed[..4].copy_from_slice(&partition.index.to_be_bytes());
+    fixed[4..6].copy_from_slice(&partition.error_code.code().to_be_bytes());
+    fixed[6..14].copy_from_slice(&partition.base_offset.0.to_be_bytes());
+    fixed[14..22].copy_from_slice(&partition.log_append_time_ms.to_be_bytes());
+    fixed[22..].copy_from_slice(&partition.log_start_offset.0.to_be_bytes());
+    out.put_slice(if version >= 5 { &fixed } else { &fixed[..22] });
     if version >= 8 {
         put_array_length(out, flexible, partition.record_errors.len());
         for (batch_index, message) in &partition.record_errors {

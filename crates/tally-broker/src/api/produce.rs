@@ -29,28 +29,33 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// One partition of the request on its way.
 struct Part {
-    /// Where its result goes: topic and partition of the request.
-    at: (usize, usize),
+    /// Where its result goes: which topic of the request.
+    topic_at: usize,
     index: i32,
     topic: Option<Arc<Topic>>,
     id: Option<PartitionId>,
     records: Option<BytesMut>,
     header: Option<BatchHeader>,
     guard: Option<Guard>,
-    refusal: Option<ProducePartitionResponse>,
+    /// The time that was stamped, where the topic wants that.
+    log_append_time: Option<i64>,
+    /// Its answer, as soon as it has one.
+    result: Option<ProducePartitionResponse>,
+    /// What its shard says, once it has been handed over.
+    asked: Option<Asked>,
 }
 
 impl Part {
     /// The first refusal counts.
     fn refuse(&mut self, code: ErrorCode) {
-        if self.refusal.is_none() {
-            self.refusal = Some(ProducePartitionResponse::refusal(self.index, code));
+        if self.result.is_none() {
+            self.result = Some(ProducePartitionResponse::refusal(self.index, code));
         }
     }
 
     /// The header, if the partition is still in the running.
     fn accepted(&self) -> Option<&BatchHeader> {
-        if self.refusal.is_some() {
+        if self.result.is_some() {
             None
         } else {
             self.header.as_ref()
@@ -78,7 +83,7 @@ pub(crate) async fn answer(
     if parts.iter().any(is_transactional) && transactional_id.is_none() {
         // P-1: whatever else is wrong with them.
         for part in &mut parts {
-            part.refusal = None;
+            part.result = None;
             part.refuse(ErrorCode::TransactionalIdAuthorizationFailed);
         }
     } else {
@@ -94,14 +99,12 @@ pub(crate) async fn answer(
             check_batch(node, client, version, acks, part);
         }
     }
-    let results = append_all(node, client, (version, acks), parts).await;
+    append_all(node, client, (version, acks), &mut parts).await;
     if acks == 0 {
         // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
-        return match results
-            .iter()
-            .find(|(_, result)| !result.error_code.is_none())
-        {
-            Some((_, result)) => Answer::Close(format!(
+        let mut results = parts.iter().filter_map(|part| part.result.as_ref());
+        return match results.find(|result| !result.error_code.is_none()) {
+            Some(result) => Answer::Close(format!(
                 "Produce with acks=0 refused: {:?}",
                 result.error_code
             )),
@@ -109,7 +112,7 @@ pub(crate) async fn answer(
         };
     }
     let response = ProduceResponse {
-        topics: group(request, results),
+        topics: group(request, parts),
         throttle_time_ms: 0,
         node_endpoints: Vec::new(),
     };
@@ -118,25 +121,28 @@ pub(crate) async fn answer(
 
 /// The partitions of the request. Of a partition that is named twice only the last counts (LR-23).
 fn parts(node: &Node, request: &mut ProduceRequest) -> Vec<Part> {
-    let mut parts = Vec::new();
+    let count = request.topics.iter().map(|topic| topic.partitions.len());
+    let mut parts = Vec::with_capacity(count.sum());
     for (topic_at, topic) in request.topics.iter_mut().enumerate() {
         let known = match &topic.name {
             Some(name) => node.metadata.topic(name),
             None => node.metadata.topic_by_id(topic.id),
         };
-        for (partition_at, partition) in topic.partitions.iter_mut().enumerate() {
+        for partition in &mut topic.partitions {
             let id = known
                 .as_ref()
                 .and_then(|topic| topic.partition_id(partition.index));
             let mut part = Part {
-                at: (topic_at, partition_at),
+                topic_at,
                 index: partition.index,
                 topic: known.clone(),
                 id,
                 records: partition.records.take(),
                 header: None,
                 guard: None,
-                refusal: None,
+                log_append_time: None,
+                result: None,
+                asked: None,
             };
             if known.is_none() && topic.name.is_none() {
                 part.refuse(ErrorCode::UnknownTopicId);
@@ -175,7 +181,7 @@ fn takes_part(header: &BatchHeader) -> bool {
 
 /// P-3 and P-4. What follows the batch is ignored where Kafka ignores it.
 fn check_place(version: i16, part: &mut Part) {
-    if part.refusal.is_some() {
+    if part.result.is_some() {
         return;
     }
     match validate::only_batch(part.records.as_deref(), version) {
@@ -186,7 +192,7 @@ fn check_place(version: i16, part: &mut Part) {
                 records.truncate(header.size_bytes());
             }
         }
-        Err(rejected) => part.refusal = Some(rejection(part.index, rejected)),
+        Err(rejected) => part.result = Some(rejection(part.index, rejected)),
     }
 }
 
@@ -206,7 +212,7 @@ async fn join_transaction(
     let pair: (ProducerId, ProducerEpoch) = (first.producer_id, first.producer_epoch);
     if pairs.any(|header| (header.producer_id, header.producer_epoch) != pair) {
         for part in parts {
-            part.refusal = None;
+            part.result = None;
             part.refuse(ErrorCode::InvalidProducerIdMapping);
         }
         return;
@@ -274,7 +280,7 @@ fn translate(version: i16, code: ErrorCode) -> ErrorCode {
 
 /// P-7 to P-21.
 fn check_batch(node: &Node, client: &Client, version: i16, acks: i16, part: &mut Part) {
-    if part.refusal.is_some() {
+    if part.result.is_some() {
         return;
     }
     if !(-1..=1).contains(&acks) {
@@ -306,7 +312,7 @@ fn check_batch(node: &Node, client: &Client, version: i16, acks: i16, part: &mut
     let checked = match checked {
         Ok(checked) => checked,
         Err(rejected) => {
-            part.refusal = Some(rejection(part.index, rejected));
+            part.result = Some(rejection(part.index, rejected));
             return;
         }
     };
@@ -327,70 +333,68 @@ fn rejection(index: i32, rejected: Rejected) -> ProducePartitionResponse {
     response
 }
 
-/// Hands every batch to its shard, in the request's order; one result each.
-async fn append_all(
-    node: &Node,
-    client: &Client,
-    (version, acks): (i16, i16),
-    parts: Vec<Part>,
-) -> Vec<((usize, usize), ProducePartitionResponse)> {
-    let mut asked = Vec::with_capacity(parts.len());
-    for part in parts {
+/// Hands every batch to its shard, in the request's order; then each part has its result.
+async fn append_all(node: &Node, client: &Client, (version, acks): (i16, i16), parts: &mut [Part]) {
+    for part in &mut *parts {
+        if part.result.is_some() {
+            continue;
+        }
         // P-30: the time that is answered is the one that was stamped.
-        let log_append_time = part
+        part.log_append_time = part
             .topic
+            .as_ref()
             .filter(|topic| topic.configs.message_timestamp_type == TimestampType::LogAppendTime)
             .and_then(|_| batch::parse_header(part.records.as_deref()?).ok())
             .map(|header| header.max_timestamp);
-        let outcome = match (part.refusal, part.id, part.records) {
-            (Some(refusal), _, _) => Err(refusal),
-            (None, Some(id), Some(batch)) => {
-                let guard = part.guard;
-                let speaker = part
-                    .header
-                    .filter(|header| version < 12 && header.is_transactional())
-                    .map(|header| {
-                        client.speaker(Call::Produce, header.producer_id, header.producer_epoch)
-                    });
-                Ok(node.ask_in_order(id, speaker, |to| ShardMessage::Append { batch, guard, to }))
-            }
-            (None, _, _) => Err(ProducePartitionResponse::refusal(
-                part.index,
-                ErrorCode::UnknownServerError,
-            )),
+        let (Some(id), Some(batch)) = (part.id, part.records.take()) else {
+            part.refuse(ErrorCode::UnknownServerError);
+            continue;
         };
-        asked.push((part.at, (part.index, part.id), log_append_time, outcome));
+        let guard = part.guard;
+        let speaker = part
+            .header
+            .filter(|header| version < 12 && header.is_transactional())
+            .map(|header| client.speaker(Call::Produce, header.producer_id, header.producer_epoch));
+        part.asked =
+            Some(node.ask_in_order(id, speaker, |to| ShardMessage::Append { batch, guard, to }));
     }
-    let mut results = Vec::with_capacity(asked.len());
-    for (at, (index, id), log_append_time, outcome) in asked {
-        let result = match outcome {
-            Err(refusal) => refusal,
-            // acks=0 waits for no sync, and a refusal is there at once.
-            Ok(Asked::Later(_)) if acks == 0 => {
-                ProducePartitionResponse::refusal(index, ErrorCode::None)
-            }
-            Ok(asked) => match node.unless_overtaken(client, asked.reply().await) {
-                Some(ShardReply::Append(Ok(appended))) => {
-                    accepted(index, &appended, log_append_time)
-                }
-                Some(ShardReply::Append(Err(refusal))) => {
-                    // P-2, if it has been deleted since.
-                    let code = match (refusal.code, id.map(|id| node.absent(id))) {
-                        (ErrorCode::UnknownTopicOrPartition, Some(absent)) => {
-                            not_found(version, absent)
-                        }
-                        (code, _) => code,
-                    };
-                    let mut response = ProducePartitionResponse::refusal(index, code);
-                    response.log_start_offset = refusal.log_start;
-                    response
-                }
-                _ => ProducePartitionResponse::refusal(index, ErrorCode::NotLeaderOrFollower),
-            },
+    for part in parts {
+        let Some(asked) = part.asked.take() else {
+            continue;
         };
-        results.push((at, result));
+        // acks=0 waits for no sync, and a refusal is there at once.
+        part.result = Some(if acks == 0 && matches!(asked, Asked::Later(_)) {
+            ProducePartitionResponse::refusal(part.index, ErrorCode::None)
+        } else {
+            let reply = node.unless_overtaken(client, asked.reply().await);
+            result(node, version, part, reply)
+        });
     }
-    results
+}
+
+/// What the client is told of the shard's reply.
+fn result(
+    node: &Node,
+    version: i16,
+    part: &Part,
+    reply: Option<ShardReply>,
+) -> ProducePartitionResponse {
+    match reply {
+        Some(ShardReply::Append(Ok(appended))) => {
+            accepted(part.index, &appended, part.log_append_time)
+        }
+        Some(ShardReply::Append(Err(refusal))) => {
+            // P-2, if it has been deleted since.
+            let code = match (refusal.code, part.id.map(|id| node.absent(id))) {
+                (ErrorCode::UnknownTopicOrPartition, Some(absent)) => not_found(version, absent),
+                (code, _) => code,
+            };
+            let mut response = ProducePartitionResponse::refusal(part.index, code);
+            response.log_start_offset = refusal.log_start;
+            response
+        }
+        _ => ProducePartitionResponse::refusal(part.index, ErrorCode::NotLeaderOrFollower),
+    }
 }
 
 /// P-2: a topic that was asked for by its id.
@@ -422,10 +426,7 @@ fn accepted(
 }
 
 /// Puts the results under their topics again.
-fn group(
-    request: ProduceRequest,
-    results: Vec<((usize, usize), ProducePartitionResponse)>,
-) -> Vec<ProduceTopicResponse> {
+fn group(request: ProduceRequest, parts: Vec<Part>) -> Vec<ProduceTopicResponse> {
     let mut topics: Vec<ProduceTopicResponse> = request
         .topics
         .into_iter()
@@ -435,8 +436,9 @@ fn group(
             partitions: Vec::with_capacity(topic.partitions.len()),
         })
         .collect();
-    for ((topic_at, _), result) in results {
-        topics[topic_at].partitions.push(result);
+    for part in parts {
+        let result = part.result.expect("every part has been answered");
+        topics[part.topic_at].partitions.push(result);
     }
     topics
 }

@@ -10,11 +10,13 @@
 
 use crate::api::{self, Answer, Client, Node};
 use crate::server::request_memory::{Held, RequestMemory};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::ErrorKind::TimedOut;
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tally_protocol::response::Piece;
@@ -25,14 +27,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
 
 /// Bytes read at a time at least, once that much has come at a time.
 const READ_BYTES: usize = 16 * 1024;
-/// Bytes read at a time after a quiet time: what a client says that is not busy.
+/// Bytes read at a time where no buffer is spare: what a client says that is not busy.
 const QUIET_READ_BYTES: usize = 1024;
 /// What a buffer may keep while the rest of a frame is awaited: more than that was needed for a large frame.
 const KEPT_BYTES: usize = 64 * 1024;
-/// How long nothing has to come for a large buffer to be given back, or any that is empty: a quiet connection has none.
+/// How long nothing has to come for a large buffer to be given back: a quiet connection has none.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long nothing may come in the middle of a large request, whose memory others want.
 const STALLED_MAX: Duration = Duration::from_secs(30);
@@ -43,55 +46,42 @@ const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Responses held back for later ones at most.
 const HELD_BYTES_MAX: usize = 256 * 1024;
+/// What is at most this long is copied together with its neighbours: cheaper than a piece of its own.
+const JOINED_BYTES_MAX: usize = 1024;
+/// The buffer for that is kept while the connection is busy, unless it was needed for much.
+const JOINED_KEPT_BYTES: usize = 16 * 1024;
+/// Further ahead no idleness is looked for.
+const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pieces of one system call (the kernel's limit is 1024).
 const WRITE_PIECES_MAX: usize = 64;
 /// The shortest request header: key, version, correlation id, null client id.
 const FRAME_BYTES_MIN: usize = 10;
 
-/// Serves a connection until it closes, breaks a rule, or the broker stops.
-pub(crate) async fn serve(
+/// Serves a connection until it closes, breaks a rule, or the broker stops; `counted` is dropped then.
+///
+/// Not an `async fn`: that would have room for its arguments beside what is made of them, in each of thousands.
+pub(crate) fn serve(
     node: Arc<Node>,
     stream: TcpStream,
     peer: SocketAddr,
     number: u64,
     mut stop: watch::Receiver<bool>,
-) {
+    counted: impl Send,
+) -> impl Future<Output = ()> + Send {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY not set");
     }
-    let waiter = WaiterId(number);
-    let bell = node.shards.register_waiter(waiter);
-    let client = Client::new(peer, waiter, bell);
-    let (reader, writer) = stream.into_split();
-    let idle_max = u64::try_from(node.config.connections_max_idle_ms)
-        .ok()
-        .map(Duration::from_millis);
-    let mut connection = Connection {
-        frames: Frames::new(
-            reader,
-            node.config.socket_request_max_bytes,
-            idle_max,
-            Arc::clone(&node.request_memory),
-        ),
-        responses: Responses {
-            writer,
-            queue: VecDeque::new(),
-            held_bytes: 0,
-            idle_max,
-        },
-        client,
-    };
-    tokio::select! {
-        end = connection.run(&node) => match end {
-            End::Closed | End::Quiet => tracing::debug!(%peer, "connection closed"),
-            End::Failed(error) => tracing::debug!(%peer, %error, "connection failed"),
-            End::Refused(reason) => {
-                tracing::warn!(%peer, client_id = connection.client.id(), %reason, "connection closed by the broker");
-            }
-        },
-        _ = stop.changed() => {}
+    let mut connection = Connection::new(&node, stream, peer, WaiterId(number));
+    async move {
+        tokio::select! {
+            end = connection.run(&node) => end.log(&connection.client),
+            _ = stop.changed() => {}
+        }
+        node.shards.forget_waiter(connection.client.waiter);
+        // It counts until it is closed.
+        drop(connection);
+        drop(counted);
     }
-    node.shards.forget_waiter(waiter);
 }
 
 struct Connection {
@@ -115,39 +105,75 @@ impl From<std::io::Error> for End {
     }
 }
 
+impl End {
+    fn log(&self, client: &Client) {
+        let peer = client.peer;
+        match self {
+            End::Closed | End::Quiet => tracing::debug!(%peer, "connection closed"),
+            End::Failed(error) => tracing::debug!(%peer, %error, "connection failed"),
+            End::Refused(reason) => {
+                tracing::warn!(%peer, client_id = client.id(), %reason, "connection closed by the broker");
+            }
+        }
+    }
+}
+
 impl Connection {
+    fn new(node: &Node, stream: TcpStream, peer: SocketAddr, waiter: WaiterId) -> Connection {
+        let bell = node.shards.register_waiter(waiter);
+        let (reader, writer) = stream.into_split();
+        let idle_max = u64::try_from(node.config.connections_max_idle_ms)
+            .ok()
+            .map(Duration::from_millis);
+        let frame_bytes_max = node.config.socket_request_max_bytes;
+        let memory = Arc::clone(&node.request_memory);
+        Connection {
+            frames: Frames::new(reader, frame_bytes_max, idle_max, memory),
+            responses: Responses::new(writer, idle_max),
+            client: Client::new(peer, waiter, bell),
+        }
+    }
+
     async fn run(&mut self, node: &Arc<Node>) -> End {
+        // One timer for as long as the connection lasts: it is looked at again only when it is over.
+        let idle_max = self.frames.idle_max;
+        let mut idle = pin!(tokio::time::sleep(idle_max.map_or(FAR, |max| max.min(FAR))));
+        let mut quiet_since = Instant::now();
         loop {
-            if let Err(end) = self.frames.arrival().await {
+            if let Err(end) = self.frames.arrival(idle.as_mut(), quiet_since).await {
                 return end;
             }
             // Boxed: what a busy connection needs would have its place in each of thousands on which nothing happens.
             match Box::pin(self.busy(node)).await {
-                End::Quiet => {}
-                end => {
-                    // What was answered before the end still goes out.
-                    if let (End::Refused(_), Err(error)) = (&end, self.responses.flush().await) {
-                        tracing::debug!(%error, "last responses not written");
-                    }
-                    return end;
-                }
+                End::Quiet => quiet_since = Instant::now(),
+                end => return end,
             }
         }
     }
 
     /// Requests, until nothing comes any more.
     async fn busy(&mut self, node: &Arc<Node>) -> End {
-        loop {
+        let end = loop {
             if let Err(end) = self.turn(node).await {
-                return end;
+                break end;
             }
+        };
+        // What was answered before the end still goes out.
+        if let (End::Refused(_), Err(error)) = (&end, self.responses.flush().await) {
+            tracing::debug!(%error, "last responses not written");
         }
+        end
     }
 
     /// One request.
     async fn turn(&mut self, node: &Arc<Node>) -> Result<(), End> {
         if !self.frames.has_frame()? {
             self.responses.flush().await?;
+            if self.frames.buffer.is_empty() && !self.frames.has_more().await? {
+                self.frames.rest();
+                self.responses.give_back();
+                return Err(End::Quiet);
+            }
         }
         let Some(frame) = self.frames.next().await? else {
             return Err(End::Closed);
@@ -173,6 +199,9 @@ impl Connection {
         frames.held = None;
         match answer {
             Answer::Nothing => Ok(()),
+            Answer::Frame(frame) if frame.len() <= JOINED_BYTES_MAX => {
+                self.responses.join(&frame).await
+            }
             Answer::Frame(frame) => self.responses.push(Piece::Framing(frame.freeze())).await,
             Answer::Pieces(pieces) => {
                 for piece in pieces {
@@ -189,6 +218,7 @@ impl Connection {
 /// that has closed its side.
 async fn attend(frames: &mut Frames, responses: &mut Responses) -> std::io::Result<()> {
     responses.flush().await?;
+    responses.give_back();
     frames.read_ahead().await
 }
 
@@ -254,12 +284,49 @@ impl Frames {
         }
     }
 
-    /// Waits for bytes, without a buffer for them.
-    async fn arrival(&self) -> Result<(), End> {
-        match within(self.idle_max, self.reader.readable()).await {
-            // Nothing from the client for so long: it reconnects when it has something to say.
-            Err(error) if error.kind() == TimedOut => Err(End::Closed),
-            arrived => arrived.map_err(End::Failed),
+    /// Waits for bytes, soon without a buffer for them; for as long as a connection may be idle, of which `idle` reminds.
+    async fn arrival(
+        &mut self,
+        mut idle: Pin<&mut Sleep>,
+        quiet_since: Instant,
+    ) -> Result<(), End> {
+        if self.allocated > 0 {
+            let wait_max = self.idle_max.map_or(QUIET, |max| max.min(QUIET));
+            // Boxed, as it is rare.
+            match Box::pin(within(Some(wait_max), self.reader.readable())).await {
+                Err(error) if error.kind() == TimedOut => self.give_back(),
+                arrived => return arrived.map_err(End::Failed),
+            }
+        }
+        loop {
+            tokio::select! {
+                biased;
+                arrived = self.reader.readable() => return arrived.map_err(End::Failed),
+                () = idle.as_mut() => {}
+            }
+            let now = Instant::now();
+            let deadline = self.idle_max.and_then(|max| quiet_since.checked_add(max));
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                // Nothing from the client for so long: it reconnects when it has something to say.
+                return Err(End::Closed);
+            }
+            let far = now + FAR;
+            let next = deadline.map_or(far, |deadline| deadline.min(far));
+            idle.as_mut().reset(next);
+        }
+    }
+
+    /// Reads what has come; `false` if nothing has.
+    async fn has_more(&mut self) -> Result<bool, End> {
+        self.make_room();
+        tokio::select! {
+            biased;
+            read = self.reader.read_buf(&mut self.buffer) => match read {
+                Ok(0) => Err(End::Closed),
+                Ok(_) => Ok(true),
+                Err(error) => Err(End::Failed(error)),
+            },
+            () = std::future::ready(()) => Ok(false),
         }
     }
 
@@ -270,11 +337,12 @@ impl Frames {
                 && self.buffer.len() >= 4 + length
             {
                 let mut frame = self.buffer.split_to(4 + length);
-                return Ok(Some(frame.split_off(4)));
+                frame.advance(4);
+                return Ok(Some(frame));
             }
             self.take_memory().await?;
             self.make_room();
-            let is_wasteful = self.buffer.is_empty() || self.is_oversized();
+            let is_wasteful = self.is_oversized();
             let wait_max = if is_wasteful {
                 Some(self.idle_max.map_or(QUIET, |max| max.min(QUIET)))
             } else if self.held.is_some() {
@@ -289,12 +357,7 @@ impl Frames {
             match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                Err(error) if error.kind() == TimedOut && is_wasteful => {
-                    self.give_back();
-                    if self.buffer.is_empty() {
-                        return Err(End::Quiet);
-                    }
-                }
+                Err(error) if error.kind() == TimedOut && is_wasteful => self.give_back(),
                 Err(error) if error.kind() == TimedOut => return Ok(None),
                 Err(error) => return Err(End::Failed(error)),
             }
@@ -319,6 +382,12 @@ impl Frames {
 
     /// Grows with what has arrived: a length that is announced but never sent costs nothing.
     fn make_room(&mut self) {
+        if self.buffer.capacity() == 0
+            && let Some(spare) = SPARE.take()
+        {
+            self.allocated = spare.capacity();
+            self.buffer = spare;
+        }
         let room = self.buffer.capacity() - self.buffer.len();
         if room == 0 && self.allocated > 0 {
             self.read_bytes = READ_BYTES;
@@ -346,6 +415,14 @@ impl Frames {
         self.allocated > KEPT_BYTES.max(2 * self.buffer.len() + READ_BYTES)
     }
 
+    /// Nothing is here at the moment. A buffer of the usual size is left to others; a large one would not be had again as
+    /// cheaply, and goes if nothing comes for a while.
+    fn rest(&mut self) {
+        if self.allocated <= KEPT_BYTES {
+            self.give_back();
+        }
+    }
+
     /// Moves what is there to a buffer of its size; nothing needs none.
     fn give_back(&mut self) {
         let mut buffer = BytesMut::new();
@@ -354,8 +431,27 @@ impl Frames {
             buffer.reserve(self.buffer.len() + READ_BYTES);
             buffer.extend_from_slice(&self.buffer);
         }
-        self.allocated = buffer.capacity();
-        self.buffer = buffer;
+        let allocated = std::mem::replace(&mut self.allocated, buffer.capacity());
+        let before = std::mem::replace(&mut self.buffer, buffer);
+        if allocated <= KEPT_BYTES {
+            spare(before, allocated);
+        }
+    }
+}
+
+thread_local! {
+    /// A buffer that one connection has given back, for the next one that has something to read on this thread: most are quiet
+    /// between two requests.
+    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+}
+
+/// Keeps a buffer, unless some of it is still needed or there is a larger one.
+fn spare(mut buffer: BytesMut, allocated: usize) {
+    buffer.clear();
+    if allocated > 0 && buffer.try_reclaim(allocated) {
+        let other = SPARE.take();
+        let is_larger = |other: &BytesMut| other.capacity() > buffer.capacity();
+        SPARE.set(Some(other.filter(is_larger).unwrap_or(buffer)));
     }
 }
 
@@ -376,30 +472,76 @@ async fn within<T>(
 struct Responses {
     writer: OwnedWriteHalf,
     queue: VecDeque<Bytes>,
+    /// Small responses, which come behind the queue.
+    joined: Vec<u8>,
+    /// Bytes of them that are written.
+    joined_sent: usize,
     held_bytes: usize,
     /// How long a peer may take nothing of what is written: then it has been idle for too long (LR-156).
     idle_max: Option<Duration>,
 }
 
 impl Responses {
+    fn new(writer: OwnedWriteHalf, idle_max: Option<Duration>) -> Responses {
+        Responses {
+            writer,
+            queue: VecDeque::new(),
+            joined: Vec::new(),
+            joined_sent: 0,
+            held_bytes: 0,
+            idle_max,
+        }
+    }
+
     async fn push(&mut self, piece: Piece<Slice>) -> Result<(), End> {
         let bytes = match piece {
+            Piece::Framing(bytes) if bytes.len() <= JOINED_BYTES_MAX => {
+                return self.join(&bytes).await;
+            }
             Piece::Framing(bytes) => bytes,
             Piece::Records(slice) => Bytes::from_owner(slice),
         };
         if bytes.is_empty() {
             return Ok(());
         }
+        self.queue_joined();
         self.held_bytes += bytes.len();
         self.queue.push_back(bytes);
+        self.flush_when_full().await
+    }
+
+    /// Puts a short piece behind the others.
+    async fn join(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if self.joined.capacity() == 0 {
+            self.joined.reserve(JOINED_BYTES_MAX);
+        }
+        self.joined.extend_from_slice(bytes);
+        self.held_bytes += bytes.len();
+        self.flush_when_full().await
+    }
+
+    async fn flush_when_full(&mut self) -> Result<(), End> {
         if self.held_bytes > HELD_BYTES_MAX {
             self.flush().await?;
         }
         Ok(())
     }
 
+    /// What was joined gets its place in the queue: something comes behind it.
+    fn queue_joined(&mut self) {
+        if self.joined.len() > self.joined_sent {
+            let mut bytes = Bytes::from(std::mem::take(&mut self.joined));
+            bytes.advance(self.joined_sent);
+            self.queue.push_back(bytes);
+        }
+        self.joined_sent = 0;
+    }
+
     /// Writes everything. Cancel-safe: what a write has taken is taken off the queue at once.
     async fn flush(&mut self) -> std::io::Result<()> {
+        if !self.queue.is_empty() {
+            self.queue_joined();
+        }
         while !self.queue.is_empty() {
             let written = {
                 let pieces: Vec<IoSlice<'_>> = self
@@ -415,6 +557,20 @@ impl Responses {
             }
             self.taken(written);
         }
+        while self.joined_sent < self.joined.len() {
+            let rest = &self.joined[self.joined_sent..];
+            let written = within(self.idle_max, self.writer.write(rest)).await?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            self.held_bytes -= written;
+            self.joined_sent += written;
+        }
+        self.joined.clear();
+        self.joined_sent = 0;
+        if self.joined.capacity() > JOINED_KEPT_BYTES {
+            self.give_back();
+        }
         Ok(())
     }
 
@@ -425,11 +581,19 @@ impl Responses {
                 return;
             };
             if front.len() > written {
-                bytes::Buf::advance(front, written);
+                front.advance(written);
                 return;
             }
             written -= front.len();
             self.queue.pop_front();
+        }
+    }
+
+    /// Keeps no memory for what comes next, once all is written.
+    fn give_back(&mut self) {
+        if self.joined.is_empty() && self.queue.is_empty() {
+            self.joined = Vec::new();
+            self.queue = VecDeque::new();
         }
     }
 }
@@ -509,6 +673,64 @@ mod tests {
             assert!(has_none(&frames));
             peer.write_all(&produce_frame(100)).await.unwrap();
             assert_eq!(frames.next().await.ok().flatten().unwrap().len(), 100);
+        });
+    }
+
+    #[test]
+    fn lr158_a_buffer_that_is_given_back_serves_the_next_connection() {
+        run(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let (mut other_peer, mut others, _other_writer) = pair().await;
+            peer.write_all(&produce_frame(100)).await.unwrap();
+            frames.reader.readable().await.unwrap();
+            assert!(frames.has_more().await.is_ok_and(|has_more| has_more));
+            let frame = frames.next().await.ok().flatten().unwrap();
+            frames.rest();
+            assert_eq!(frames.buffer.capacity(), 0);
+            assert!(SPARE.take().is_none(), "a frame of it is still needed");
+            drop(frame);
+
+            peer.write_all(&produce_frame(100)).await.unwrap();
+            frames.reader.readable().await.unwrap();
+            assert!(frames.has_more().await.is_ok_and(|has_more| has_more));
+            let at = frames.buffer.as_ptr();
+            drop(frames.next().await.ok().flatten().unwrap());
+            assert!(frames.has_more().await.is_ok_and(|has_more| !has_more));
+            frames.rest();
+            other_peer.write_all(&produce_frame(200)).await.unwrap();
+            others.reader.readable().await.unwrap();
+            assert!(others.has_more().await.is_ok_and(|has_more| has_more));
+            assert_eq!(others.buffer.as_ptr(), at);
+            assert_eq!(others.buffer[..], produce_frame(200));
+        });
+    }
+
+    #[test]
+    fn responses_leave_in_order_whether_they_are_joined_or_not() {
+        run(async {
+            let (mut peer, frames, writer) = pair().await;
+            let mut responses = Responses::new(writer, None);
+            let mut expected = Vec::new();
+            for (round, length) in [10, 700, 5000, 1, 1024, 1025, 3, 3, 90_000, 20]
+                .into_iter()
+                .enumerate()
+            {
+                let piece = vec![u8::try_from(round).unwrap(); length];
+                expected.extend_from_slice(&piece);
+                let pushed = responses.push(Piece::Framing(Bytes::from(piece))).await;
+                assert!(pushed.is_ok());
+                if round == 4 {
+                    responses.flush().await.unwrap();
+                    assert_eq!(responses.held_bytes, 0);
+                }
+            }
+            responses.flush().await.unwrap();
+            assert_eq!(responses.held_bytes, 0);
+            drop(responses);
+            drop(frames);
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got).await.unwrap();
+            assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
         });
     }
 

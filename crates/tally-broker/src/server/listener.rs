@@ -91,10 +91,8 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
                 let node = Arc::clone(&node);
                 let stop = stop.clone();
-                tokio::spawn(async move {
-                    connection::serve(node, stream, peer, number, stop).await;
-                    drop((slot, counted));
-                });
+                let held = (slot, counted);
+                tokio::spawn(connection::serve(node, stream, peer, number, stop, held));
             }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");

@@ -5,20 +5,33 @@
 //! it, in every run of the tests on the stable toolchain.
 
 mod batches;
+mod choices;
+mod groups;
 mod indexes;
 mod place;
+mod producers;
+mod requests;
 mod segment;
+mod transactions;
 
 pub use self::batches::batch_view;
+pub use self::groups::group_ops;
 pub use self::indexes::index_files;
+pub use self::producers::producer_ops;
+pub use self::requests::request_decode;
 pub use self::segment::segment_recovery;
+pub use self::transactions::transaction_ops;
 
 /// A target: its name, which is that of its shell and of its part of the corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 7] = [
     ("batch_view", batch_view),
     ("segment_recovery", segment_recovery),
     ("index_files", index_files),
+    ("request_decode", request_decode),
+    ("producer_ops", producer_ops),
+    ("transaction_ops", transaction_ops),
+    ("group_ops", group_ops),
 ];

@@ -126,6 +126,26 @@ fn index_files() {
 }
 
 #[test]
+fn request_decode() {
+    check(TARGETS[3]);
+}
+
+#[test]
+fn producer_ops() {
+    check(TARGETS[4]);
+}
+
+#[test]
+fn transaction_ops() {
+    check(TARGETS[5]);
+}
+
+#[test]
+fn group_ops() {
+    check(TARGETS[6]);
+}
+
+#[test]
 fn every_target_has_a_shell_and_the_shells_have_bodies() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("the shells' manifest");

@@ -50,7 +50,16 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tally-bench", &["tally-protocol", "tally-testkit"]),
-    ("tally-testkit", &["tally-protocol", "tally-storage"]),
+    (
+        "tally-testkit",
+        &[
+            "tally-groups",
+            "tally-producer-state",
+            "tally-protocol",
+            "tally-storage",
+            "tally-transactions",
+        ],
+    ),
     (
         "tally-simulation",
         &[

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use tally_protocol::ids::to_u64;
 use tally_protocol::response::Piece;
 use tally_protocol::{api_table, frame};
 use tally_shard::WaiterId;
@@ -39,6 +40,10 @@ const KEPT_BYTES: usize = 64 * 1024;
 const QUIET: Duration = Duration::from_secs(1);
 /// How long nothing may come in the middle of a large request, whose memory others want.
 const STALLED_MAX: Duration = Duration::from_secs(30);
+/// How long the rest of a large request may take, whatever its size: longer than clients wait for an answer to it.
+const TRANSFER_MAX: Duration = Duration::from_secs(60);
+/// And so many bytes a second more, below which nobody holds what others want (LR-158).
+const TRANSFER_BYTES_A_SECOND: usize = 1 << 20;
 /// Bytes read while a request waits (LR-151).
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a request that waits may go on once its peer has closed its side: long enough for everything but a long poll
@@ -236,6 +241,8 @@ struct Frames {
     memory: Arc<RequestMemory>,
     /// What the large request has taken that is coming, or being answered.
     held: Option<Held>,
+    /// When all of that request has to be here.
+    held_until: Instant,
 }
 
 impl Frames {
@@ -254,6 +261,7 @@ impl Frames {
             idle_max,
             memory,
             held: None,
+            held_until: Instant::now(),
         }
     }
 
@@ -343,16 +351,20 @@ impl Frames {
             self.take_memory().await?;
             self.make_room();
             let is_wasteful = self.is_oversized();
-            let wait_max = if is_wasteful {
-                Some(self.idle_max.map_or(QUIET, |max| max.min(QUIET)))
-            } else if self.held.is_some() {
-                Some(
-                    self.idle_max
-                        .map_or(STALLED_MAX, |max| max.min(STALLED_MAX)),
-                )
-            } else {
-                self.idle_max
+            let mut wait_max = self.idle_max;
+            let mut no_longer_than = |limit: Duration| {
+                wait_max = Some(wait_max.map_or(limit, |max| max.min(limit)));
             };
+            if is_wasteful {
+                no_longer_than(QUIET);
+            }
+            if self.held.is_some() {
+                let left = self.held_until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(None);
+                }
+                no_longer_than(STALLED_MAX.min(left));
+            }
             let read = within(wait_max, self.reader.read_buf(&mut self.buffer)).await;
             match read {
                 Ok(0) => return Ok(None),
@@ -407,6 +419,8 @@ impl Frames {
             let memory = Arc::clone(&self.memory);
             let taken = within(self.idle_max, async { Ok(memory.take(length).await) });
             self.held = Some(taken.await?);
+            let of_its_size = Duration::from_secs(to_u64(length / TRANSFER_BYTES_A_SECOND));
+            self.held_until = Instant::now() + TRANSFER_MAX + of_its_size;
         }
         Ok(())
     }
@@ -772,6 +786,65 @@ mod tests {
             assert_eq!(frame.len(), 300 << 10);
             assert!(frames.held.is_some(), "until it is answered");
             drop(writing.await.unwrap());
+        });
+    }
+
+    /// One that announces much and sends a byte now and then would keep others from what it has taken, for ever.
+    #[test]
+    fn lr158_a_large_request_that_drips_in_loses_its_memory() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build();
+        runtime.unwrap().block_on(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let memory = Arc::new(RequestMemory::new(8 << 20));
+            frames.memory = Arc::clone(&memory);
+            let sent = produce_frame(4 << 20);
+            let (mut begin, rest) = sent.split_at(100 << 10);
+            let start = Instant::now();
+            let mut drops = rest.iter();
+            let ended = loop {
+                peer.write_all(begin).await.unwrap();
+                tokio::select! {
+                    biased;
+                    ended = frames.next() => break ended,
+                    () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                }
+                begin = std::slice::from_ref(drops.next().unwrap());
+            };
+            assert!(matches!(ended, Ok(None)), "the connection ends");
+            assert!(drops.len() > 4_000_000, "little has come");
+            let took = start.elapsed();
+            assert!(took >= TRANSFER_MAX, "{took:?}");
+            assert!(took <= TRANSFER_MAX + Duration::from_secs(10), "{took:?}");
+            drop(frames);
+            let _all = memory.take(8 << 20).await;
+        });
+    }
+
+    /// The rate that is asked for is no more than a slow client has.
+    #[test]
+    fn lr158_a_large_request_that_comes_slowly_is_taken() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build();
+        runtime.unwrap().block_on(async {
+            let (mut peer, mut frames, _writer) = pair().await;
+            let sent = produce_frame(4 << 20);
+            let mut pieces = sent.chunks(100 << 10);
+            let frame = loop {
+                if let Some(piece) = pieces.next() {
+                    peer.write_all(piece).await.unwrap();
+                }
+                tokio::select! {
+                    biased;
+                    frame = frames.next() => break frame,
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            };
+            assert_eq!(frame.ok().flatten().unwrap().len(), 4 << 20);
         });
     }
 

@@ -701,6 +701,7 @@ mod tests {
     #[test]
     fn properties_without_effect_are_said_in_one_line_each() {
         let (_, warnings) = config(&[
+            ("broker.rack", "r1"),
             ("log.segment.delete.delay.ms", "1"),
             ("num.io.threads", "8"),
             ("process.roles", "broker,controller"),
@@ -710,8 +711,8 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "1 property is known but does nothing yet (log.segment.delete.delay.ms)",
-                "3 properties have no meaning here (controller.quorum.voters, num.io.threads, process.roles)",
+                "1 property is known but does nothing yet (broker.rack)",
+                "4 properties have no meaning here (controller.quorum.voters, log.segment.delete.delay.ms, num.io.threads, process.roles)",
             ]
         );
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 #[path = "tidy/catalogue.rs"]
@@ -252,6 +253,40 @@ fn the_tests_that_the_documents_name_exist() {
             );
         }
     }
+}
+
+/// The numbers of the catalogue of log, fetch and topics; those of access, SASL, TLS and quotas (94 to 98) wait for what
+/// they test.
+const LOG_TESTS: [RangeInclusive<u32>; 9] = [
+    1..=16,
+    20..=30,
+    35..=41,
+    45..=47,
+    50..=52,
+    55..=64,
+    70..=76,
+    80..=88,
+    90..=93,
+];
+
+/// `l16_what_holds`, or `cr21_l39_what_holds`.
+#[test]
+fn every_number_of_the_logs_catalogue_has_its_test() {
+    let sources = files(&root().join("crates"), "rs");
+    let mut found = BTreeSet::new();
+    for path in &sources {
+        for name in read(path).split("fn ").skip(1) {
+            let name = name.split('(').next().unwrap_or(name);
+            let words = name.split('_').filter_map(|word| word.strip_prefix('l'));
+            found.extend(words.filter_map(|number| number.parse::<u32>().ok()));
+        }
+    }
+    let missing: Vec<u32> = LOG_TESTS
+        .into_iter()
+        .flatten()
+        .filter(|number| !found.contains(number))
+        .collect();
+    assert!(missing.is_empty(), "no test has these numbers: {missing:?}");
 }
 
 /// Rows of the tables of rules: `| P-33, P-34 | … | tests |`.

@@ -424,6 +424,7 @@ fn shard_settings(config: &BrokerConfig, metadata: &Metadata, seed: u64) -> Shar
         producer_id_expiration_ms: config.producer_id_expiration_ms,
         producer_id_expiration_check_ms: config.producer_id_expiration_check_interval_ms,
         retention_check_ms: config.log_retention_check_interval_ms,
+        flush_check_ms: limit_ms(config.log_flush_scheduler_interval_ms),
         compactor: CompactorSettings {
             enabled: config.log_cleaner_enable && config.log_cleaner_threads > 0,
             backoff_ms: config.log_cleaner_backoff_ms,
@@ -567,6 +568,14 @@ pub(crate) fn retention_settings(topic: &Topic) -> RetentionSettings {
     }
 }
 
+/// A time whose largest value means that there is no limit.
+fn limit_ms(ms: u64) -> u64 {
+    match ms < i64::MAX.unsigned_abs() {
+        true => ms,
+        false => u64::MAX,
+    }
+}
+
 /// How the logs of a topic are kept.
 pub(crate) fn log_options(topic: &Topic) -> LogOptions {
     let configs = &topic.configs;
@@ -583,8 +592,9 @@ pub(crate) fn log_options(topic: &Topic) -> LogOptions {
         segment_jitter_ms: configs.segment_jitter_ms,
         index_interval_bytes: bytes(configs.index_interval_bytes),
         index_max_bytes: bytes(configs.segment_index_bytes),
-        // the one setting that raises a topic above the broker's mode.
-        sync_every_append: configs.flush_messages == 1,
+        // 1 is the one setting that raises a topic above the broker's mode.
+        flush_messages: configs.flush_messages,
+        flush_ms: limit_ms(configs.flush_ms.unsigned_abs()),
         // R-11 (a): the records of coordinators decide over others.
         synced_only: topic.internal,
         ..LogOptions::default()

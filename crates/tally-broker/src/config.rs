@@ -302,6 +302,8 @@ pub struct BrokerConfig {
     pub offsets_topic_segment_bytes: i32,
     /// How often old segments are looked for.
     pub log_retention_check_interval_ms: u64,
+    /// How often `flush.ms` is looked at; without a limit each partition is synced at its time.
+    pub log_flush_scheduler_interval_ms: u64,
     /// Whether older records of a key go at all.
     pub log_cleaner_enable: bool,
     /// How long compaction waits when there was nothing to do.
@@ -401,6 +403,7 @@ impl BrokerConfig {
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
             log_retention_check_interval_ms: values.unsigned("log.retention.check.interval.ms"),
+            log_flush_scheduler_interval_ms: values.unsigned("log.flush.scheduler.interval.ms"),
             log_cleaner_enable: values.boolean("log.cleaner.enable"),
             log_cleaner_backoff_ms: values.unsigned("log.cleaner.backoff.ms"),
             log_cleaner_dedupe_buffer_size: values.unsigned("log.cleaner.dedupe.buffer.size"),

@@ -60,8 +60,10 @@ pub(crate) fn open_journal(
     data_dir: &Arc<DataDir>,
 ) -> Result<Option<Arc<SyncJournal>>, StorageError> {
     match config.durability {
-        Durability::Memory | Durability::Os => Ok(None),
-        Durability::Commit | Durability::Always => {
+        Durability::Memory => Ok(None),
+        // The thread that takes its turns would not be the simulation's.
+        Durability::Os if crate::simulation::is_on() => Ok(None),
+        Durability::Os | Durability::Commit | Durability::Always => {
             let options = SyncOptions {
                 durability: in_storage(config.durability),
                 journal_bytes: config.journal_bytes,

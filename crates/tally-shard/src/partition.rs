@@ -30,6 +30,8 @@ pub(crate) struct Partition {
     pub(crate) high_watermark: Offset,
     /// What moves the bounds of readers.
     pub(crate) bounds: Bounds,
+    /// When it is synced because of flush.ms, if it is to be.
+    pub(crate) flush_due_ms: Option<u64>,
     waiters: BTreeMap<WaiterId, Isolation>,
 }
 
@@ -94,6 +96,7 @@ impl Partition {
             // LR-57: what recovery kept is durable in the sense of the running mode.
             high_watermark: log_end,
             bounds: Bounds::of(durability, settings.role),
+            flush_due_ms: None,
             waiters: BTreeMap::new(),
         };
         partition.producers.high_watermark(log_end);
@@ -182,7 +185,7 @@ impl Partition {
 
     /// Whether answers to appends here wait for a sync: in `always`, and with `flush.messages=1`.
     pub(crate) fn syncs_each_append(&self, durability: Durability) -> bool {
-        durability == Durability::Always || self.settings.log.sync_every_append
+        durability == Durability::Always || self.settings.log.syncs_every_append()
     }
 
     /// Moves the high watermark; returns the fetches that may now see more (F-4).

@@ -6,6 +6,7 @@
 mod append;
 mod compact;
 mod coordinators;
+mod flush;
 mod inspect;
 mod lookup;
 mod power_cut;
@@ -55,6 +56,9 @@ pub struct ShardSettings {
     pub producer_id_expiration_check_ms: u64,
     /// How often old segments are looked for, milliseconds (LR-60).
     pub retention_check_ms: u64,
+    /// How often it is looked which logs are to be synced because of flush.ms, milliseconds; without a limit each is at its
+    /// time.
+    pub flush_check_ms: u64,
     /// Of compaction.
     pub compactor: CompactorSettings,
 }
@@ -73,6 +77,7 @@ pub struct Shard {
     expiry_check_ms: Option<u64>,
     retention: retain::Pass,
     compactor: compact::Compactor,
+    flushes: flush::Flushes,
     ordered_sessions: OrderedSessions,
     topics: Arc<groups::Topics>,
     /// A power cut is being dealt with: a coordinator that is loaded again begins to fence again.
@@ -95,6 +100,7 @@ impl Shard {
             expiry_check_ms: None,
             retention: retain::Pass::default(),
             compactor: compact::Compactor::default(),
+            flushes: flush::Flushes::default(),
             ordered_sessions,
             topics: Arc::default(),
             fence: None,
@@ -124,6 +130,8 @@ impl Shard {
         outbox.cuts.extend(cut.map(|cut| (id, cut)));
         self.partitions.insert(id, partition);
         self.compactor.forget(id);
+        // What the run before has left unsynced.
+        self.schedule_flush(now, id);
         Ok(())
     }
 
@@ -176,7 +184,11 @@ impl Shard {
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let first = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let upkeep = [self.retention.due_ms(), self.compactor.due_ms()];
+        let upkeep = [
+            self.retention.due_ms(),
+            self.compactor.due_ms(),
+            self.flushes.due_ms(),
+        ];
         [first, self.expiry_check_ms]
             .into_iter()
             .chain(upkeep)
@@ -207,6 +219,7 @@ impl Shard {
             self.expiry_check_ms =
                 Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);
         }
+        self.flush_due(now);
         self.retain(now, outbox);
         self.compact(now, outbox);
         self.release(now, outbox);
@@ -440,6 +453,7 @@ impl Shard {
                     partition.settings.retention = retention;
                     partition.settings.compaction = compaction;
                     self.journal.set_options(id, log);
+                    self.reschedule_flush(now, id);
                 }
             }
             ShardMessage::Delete => self.delete(id, outbox),
@@ -639,6 +653,7 @@ impl Shard {
         // No guard that was given before is one of the life that begins (V-5).
         self.settings.seed = self.settings.seed.wrapping_add(1);
         self.deadlines.clear();
+        self.flushes = flush::Flushes::default();
         self.compactor.stop(None);
         self.journal.start_over();
         let partitions = std::mem::take(&mut self.partitions);
@@ -662,6 +677,7 @@ impl Shard {
         }
         self.unopened.remove(&id);
         self.deadlines.retain(|(_, other)| *other != id);
+        self.flushes.forget(id);
         self.compactor.stop(Some(id));
         self.compactor.forget(id);
         if let Err(error) = self.journal.delete_partition(id) {

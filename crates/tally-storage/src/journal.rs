@@ -103,7 +103,8 @@ pub struct SegmentJournal {
 /// What a journal is synced by.
 struct Synced {
     journal: Arc<SyncJournal>,
-    every_append: bool,
+    /// In `os` only those wait whose topics say so.
+    durability: Durability,
     /// Failures of the journal that this shard has started over after.
     failures: u64,
 }
@@ -137,7 +138,7 @@ impl SegmentJournal {
     }
 
     /// A journal without partitions whose tickets are durable when `journal` has synced them: with durability `always`
-    /// those of all appends, with `commit` those of [`SegmentJournal::hand_over`]; with the others this is
+    /// those of all appends, with `commit` and `os` those of [`SegmentJournal::hand_over`]; with `memory` this is
     /// [`SegmentJournal::new`].
     #[must_use]
     pub fn synced(
@@ -146,16 +147,15 @@ impl SegmentJournal {
         durability: Durability,
     ) -> SegmentJournal {
         assert!(
-            matches!(durability, Durability::Memory | Durability::Os)
-                || durability == journal.durability(),
+            durability == Durability::Memory || durability == journal.durability(),
             "the journal was opened for another durability"
         );
         let synced = match durability {
-            Durability::Memory | Durability::Os => None,
-            Durability::Commit | Durability::Always => Some(Synced {
+            Durability::Memory => None,
+            Durability::Os | Durability::Commit | Durability::Always => Some(Synced {
                 failures: journal.failures(),
                 journal,
-                every_append: durability == Durability::Always,
+                durability,
             }),
         };
         SegmentJournal {
@@ -167,11 +167,15 @@ impl SegmentJournal {
     /// What an acknowledged append survives.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        match &self.synced {
-            None => Durability::Os,
-            Some(synced) if synced.every_append => Durability::Always,
-            Some(_) => Durability::Commit,
-        }
+        self.synced
+            .as_ref()
+            .map_or(Durability::Os, |synced| synced.durability)
+    }
+
+    /// What is synced in the order of hand-overs, over all partitions.
+    fn ordered(&self) -> Option<&Synced> {
+        let ordered = self.synced.as_ref();
+        ordered.filter(|synced| synced.durability != Durability::Os)
     }
 
     /// Hands the offsets of a partition below `upto` over to be synced, or all of them; the ticket is durable when they
@@ -203,7 +207,11 @@ impl SegmentJournal {
                 if let Some(last) = last {
                     log.set_handed_over(&last, ticket);
                 }
-                self.last = self.last.max(ticket);
+                // In `os` one topic's syncs are nobody's business but those of a coordinator that waits for its own.
+                let own = log.options.synced_only && log.options.syncs_every_append();
+                if synced.durability != Durability::Os || own {
+                    self.last = self.last.max(ticket);
+                }
                 ticket
             }
             Err(error) => {
@@ -217,7 +225,7 @@ impl SegmentJournal {
     /// durability `commit` and `always` nobody may rewrite a segment that ends above it. Without, all of it.
     #[must_use]
     pub fn settled(&self, partition: PartitionId) -> Offset {
-        match &self.synced {
+        match self.ordered() {
             None => Offset(i64::MAX),
             Some(_) => self.dir.points().get(partition).offset,
         }
@@ -301,12 +309,12 @@ impl SegmentJournal {
             return Err(StorageError::Corrupt { path, reason });
         }
         let durability = self.durability();
-        if self.synced.is_none() {
+        if self.ordered().is_none() {
             // Before anything is written that counts by these rules.
             let said = self.dir.set_durability(durability);
             said.map_err(failed("write the recovery points of", self.dir.path()))?;
         }
-        match &self.synced {
+        match self.ordered() {
             Some(synced) => synced.journal.fail_if_suspect()?,
             None if self.dir.is_suspect() => {
                 if let Some(end) = redo::file_end(self.place(partition))? {
@@ -598,7 +606,9 @@ impl SegmentJournal {
         self.durable = self.last;
         let state = std::mem::replace(&mut self.state, JournalState::Open);
         if let Some(synced) = &mut self.synced {
-            if let JournalState::Failed(reason) = state {
+            if let JournalState::Failed(reason) = state
+                && synced.durability != Durability::Os
+            {
                 synced.journal.fail_with(reason);
             }
             // Where that fails the state stays as it is.
@@ -652,11 +662,14 @@ impl Journal for SegmentJournal {
         if self.state() != JournalState::Open {
             return appended;
         }
-        let mut every_append = self.synced.as_ref().is_some_and(|sync| sync.every_append);
+        let mut every_append = self.durability() == Durability::Always;
+        let mut wants_flush = false;
         let done = match self.log_and_place(entry.partition) {
             Ok((log, place)) => {
-                every_append |= log.options.sync_every_append;
-                log.append(place, &entry)
+                every_append |= log.options.syncs_every_append();
+                let done = log.append(place, &entry);
+                wants_flush = log.wants_flush();
+                done
             }
             Err(error) => Err(io::Error::other(error)),
         };
@@ -667,11 +680,16 @@ impl Journal for SegmentJournal {
             }
             (Ok(rolled_at), Some(synced)) => {
                 appended.rolled_at = rolled_at;
-                appended.ticket = if every_append {
-                    self.hand_over(entry.partition, None)
+                let in_place = synced.journal.synced();
+                if every_append {
+                    appended.ticket = self.hand_over(entry.partition, None);
                 } else {
-                    synced.journal.synced()
-                };
+                    appended.ticket = in_place;
+                    if wants_flush {
+                        // nobody waits for it.
+                        self.hand_over(entry.partition, None);
+                    }
+                }
             }
             (Err(error), _) => self.fail(entry.partition, &error),
         }

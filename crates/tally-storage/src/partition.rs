@@ -54,8 +54,12 @@ pub struct LogOptions {
     pub index_max_bytes: u32,
     /// Segments that begin below it may lack offsets; a log that was compacted by us says so itself.
     pub gaps_below: Offset,
-    /// Every append is handed over to be synced, as durability `always` does for all (flush.messages=1).
-    pub sync_every_append: bool,
+    /// After so many records that nobody has asked to be synced the log is (flush.messages). 1 is what durability `always` does
+    /// for all partitions: every append waits for its sync.
+    pub flush_messages: i64,
+    /// So long after an append that nobody has asked to be synced the log is (flush.ms). Nothing here looks at the time: the
+    /// owner of the partition does.
+    pub flush_ms: u64,
     /// After a power cut under durability `commit` nothing is taken that was not synced: the topics of the coordinators,
     /// whose records decide over others (R-11 (a), R-18).
     pub synced_only: bool,
@@ -70,9 +74,18 @@ impl Default for LogOptions {
             index_interval_bytes: 4096,
             index_max_bytes: 10 * 1024 * 1024,
             gaps_below: Offset::ZERO,
-            sync_every_append: false,
+            flush_messages: i64::MAX,
+            flush_ms: u64::MAX,
             synced_only: false,
         }
+    }
+}
+
+impl LogOptions {
+    /// Whether appends wait for their sync whatever the durability is.
+    #[must_use]
+    pub fn syncs_every_append(&self) -> bool {
+        self.flush_messages <= 1
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is synced, when and in which order: the journal that all shards of a data directory share, with durability `commit`
-//! and `always` (exactly-once.md 8.1, 8.3).
+//! and `always` (exactly-once.md 8.1, 8.3). In `os` it has no file: what is handed over, because of a topic's flush
+//! settings, is synced where it is (`in_place`).
 //!
 //! Invariants: bytes are handed over in causal order, and what a turn makes durable is everything that was handed over
 //! before it began; tickets rise with the hand-overs; after a failed sync nothing is synced again and nothing more is
@@ -13,6 +14,7 @@
 
 mod file;
 pub(crate) mod group;
+mod in_place;
 
 use self::file::{JournalFile, Room};
 use self::group::{Builder, ENTRY, Kind, PAGE};
@@ -48,7 +50,7 @@ pub enum Durability {
 /// How the journal works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncOptions {
-    /// `commit` or `always`: that of all shards.
+    /// `os`, `commit` or `always`: that of all shards.
     pub durability: Durability,
     /// Bytes of disk space that the journal has, taken when it is opened.
     pub journal_bytes: u64,
@@ -104,8 +106,8 @@ pub struct SyncJournal {
     synced: AtomicU64,
     /// Failures so far: a shard that has seen fewer has to start over.
     failures: AtomicU64,
-    /// One turn at a time.
-    writer: Mutex<Writer>,
+    /// One turn at a time. Without a file where bytes are synced in their place.
+    writer: Mutex<Option<Writer>>,
     /// The number of the next group: all groups below it have their bytes in unsynced segments or below recovery points.
     next_group: AtomicU64,
     /// A half of the journal is full: time for a checkpoint.
@@ -125,6 +127,9 @@ impl SyncJournal {
     /// Opens the journal of `dir`, before any of its partitions and once in a run. What it held is in the segments:
     /// [`DataDir::open`] saw to that.
     pub fn open(dir: Arc<DataDir>, options: SyncOptions) -> Result<Arc<SyncJournal>, StorageError> {
+        if matches!(options.durability, Durability::Memory | Durability::Os) {
+            return Ok(Arc::new(SyncJournal::of(dir, options, None)));
+        }
         let points = "write the recovery points of";
         let taken = dir.take_journal();
         taken.map_err(failed("open the journal of", dir.path()))?;
@@ -139,20 +144,25 @@ impl SyncJournal {
         let file = JournalFile::open(&dir, options.journal_bytes)?;
         let said = dir.set_durability(options.durability);
         said.map_err(failed(points, dir.path()))?;
-        let next_group = file.number;
         let group = Builder::default();
-        Ok(Arc::new(SyncJournal {
+        let writer = Some(Writer { file, group });
+        Ok(Arc::new(SyncJournal::of(dir, options, writer)))
+    }
+
+    fn of(dir: Arc<DataDir>, options: SyncOptions, writer: Option<Writer>) -> SyncJournal {
+        let next_group = writer.as_ref().map_or(0, |writer| writer.file.number);
+        SyncJournal {
             dir,
             options,
             pending: Mutex::new(Pending::default()),
             arrived: Condvar::new(),
             synced: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            writer: Mutex::new(Writer { file, group }),
+            writer: Mutex::new(writer),
             next_group: AtomicU64::new(next_group),
             half_full: Mutex::new(false),
             half_filled: Condvar::new(),
-        }))
+        }
     }
 
     /// With which durability it was opened.
@@ -203,7 +213,10 @@ impl SyncJournal {
                     before.upto = range.upto;
                     before.tail = range.tail;
                 }
-                _ => _ = pending.ranges.insert(key, range),
+                _ => {
+                    self.dir.unsynced().watch(&range.tail);
+                    pending.ranges.insert(key, range);
+                }
             }
         }
         pending.handed += 1;
@@ -266,7 +279,11 @@ impl SyncJournal {
             let removed = std::mem::take(&mut pending.removed);
             (Taken { ranges, removed }, pending.handed)
         };
-        match self.make_durable(&mut writer, &taken) {
+        let made = match &mut *writer {
+            Some(writer) => self.make_durable(writer, &taken),
+            None => self.sync_in_place(&taken.ranges).map(|()| true),
+        };
+        match made {
             Ok(true) => {
                 self.synced.store(upto, Ordering::Release);
                 Ok(true)
@@ -404,6 +421,9 @@ impl SyncJournal {
         if lock(&self.pending).is_failed {
             return Ok(false);
         }
+        if self.options.durability == Durability::Os {
+            return self.dir.sync_closed();
+        }
         match checkpoint::run(&self.dir, self.scope()) {
             Ok(done) => Ok(matches!(done, Done::Moved)),
             Err(error) => {
@@ -489,7 +509,7 @@ impl SyncJournal {
         }
     }
 
-    fn renew(&self, writer: &mut Writer) -> Result<(), StorageError> {
+    fn renew(&self, writer: &mut Option<Writer>) -> Result<(), StorageError> {
         let _one = self.dir.one_checkpoint();
         // From the journal first: the kernel may have dropped pages of a segment that the journal holds.
         redo::run(&self.dir, false)?;
@@ -498,8 +518,10 @@ impl SyncJournal {
         self.dir.clear_suspicion(&ends)?;
         self.dir.unsynced().take(|_| true);
         self.dir.cover(&ends)?;
-        writer.file.renew(&self.dir)?;
-        self.next_group.store(writer.file.number, Ordering::Release);
+        if let Some(writer) = writer {
+            writer.file.renew(&self.dir)?;
+            self.next_group.store(writer.file.number, Ordering::Release);
+        }
         Ok(())
     }
 }

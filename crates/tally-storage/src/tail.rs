@@ -313,6 +313,19 @@ impl Unsynced {
         taken
     }
 
+    /// Notes a segment that somebody is going to sync beside the list, so that he is told when its files go: before anybody can
+    /// remove them.
+    pub(crate) fn watch(&self, tail: &Arc<Tail>) {
+        let mut under_way = lock(&self.under_way);
+        under_way.retain(|other| other.strong_count() > 0);
+        if !under_way
+            .iter()
+            .any(|other| other.as_ptr() == Arc::as_ptr(tail))
+        {
+            under_way.push(Arc::downgrade(tail));
+        }
+    }
+
     /// Notes that the files of those go that are being synced.
     fn remove_under_way(&self, goes: impl Fn(&Tail) -> bool) {
         let under_way = lock(&self.under_way);

@@ -1,6 +1,7 @@
 //! The threads that sync. One brings to the disk what the shards have handed over, one group after the other, and rings for
 //! the shards that wait; the other one syncs the segments behind their back, so that the journal's space can be used
-//! again and a start has less to look through.
+//! again and a start has less to look through. In `os` only the flush settings of topics hand anything over, and what is synced
+//! behind the back are closed segments.
 //!
 //! Plain threads, because a sync blocks and a task of the runtime must not (performance.md section 5). The first one begins the
 //! next group as soon as the last one is done: what came meanwhile is its group, so there is no timer to set. A sync that
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tally_storage::{DataDir, JournalState, SyncJournal, Ticket};
+use tally_storage::{DataDir, Durability, JournalState, SyncJournal, Ticket};
 
 /// How long the first thread sleeps at most: nothing depends on it.
 const IDLE: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ const EVERYTHING: Ticket = Ticket(u64::MAX - 1);
 #[derive(Debug)]
 pub(crate) struct Syncing {
     journal: Arc<SyncJournal>,
-    threads: [JoinHandle<()>; 2],
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Syncing {
@@ -35,10 +36,12 @@ impl Syncing {
     pub(crate) fn start(journal: Arc<SyncJournal>, shards: Arc<Shards>) -> io::Result<Syncing> {
         let (groups, waiting) = (Arc::clone(&journal), Arc::clone(&shards));
         let points = Arc::clone(&journal);
-        let threads = [
-            thread("sync", move || write_groups(&groups, &waiting))?,
-            thread("checkpoint", move || take_checkpoints(&points, &shards))?,
-        ];
+        let mut threads = vec![thread("sync", move || write_groups(&groups, &waiting))?];
+        // In `os` they are `SyncingClosed`'s.
+        if journal.durability() != Durability::Os {
+            let take = move || take_checkpoints(&points, &shards);
+            threads.push(thread("checkpoint", take)?);
+        }
         Ok(Syncing { journal, threads })
     }
 

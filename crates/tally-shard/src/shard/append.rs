@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tally_producer_state::{Guard, Marker, MarkerRefusal, MarkerVerdict, Verdict};
 use tally_protocol::control::{MARKER_BATCH_BYTES, MarkerFields, marker_batch};
 use tally_protocol::{ErrorCode, Now, Offset, PartitionId, batch, planted};
-use tally_storage::{Journal, Ticket, fault_around, fault_fails, fault_point};
+use tally_storage::{Durability, Journal, Ticket, fault_around, fault_fails, fault_point};
 use tally_transactions::TopicPartition;
 
 /// A marker on its way to a partition.
@@ -71,7 +71,7 @@ impl Shard {
                     max_timestamp,
                     ..
                 } => {
-                    // V-11; P-33: where originals wait for their sync, the last one handed over is not before this one's.
+                    // V-11; P-33: where originals wait for their sync, all that is there was handed over, or is now.
                     partition.producers.duplicate_answered(&header);
                     let outcome = AppendOutcome {
                         base_offset,
@@ -79,7 +79,7 @@ impl Shard {
                         log_start: journal.log_start(id),
                     };
                     let waits = partition.syncs_each_append(journal.durability());
-                    return Ok((outcome, waits.then(|| journal.barrier())));
+                    return Ok((outcome, waits.then(|| journal.hand_over(id, None))));
                 }
                 Verdict::Refuse(refusal) => return Err(refusal.code()),
             }
@@ -106,6 +106,7 @@ impl Shard {
             duplicate_timestamp_ms: -1,
             log_start: journal.log_start(id),
         };
+        self.schedule_flush(now, id);
         Ok((outcome, Some(placed.ticket)))
     }
 
@@ -119,9 +120,9 @@ impl Shard {
             ending,
             name,
         } = order;
-        let code = match self.try_append_marker(now, id, &marker) {
-            Ok(()) => ErrorCode::None,
-            Err(code) => code,
+        let (code, ticket) = match self.try_append_marker(now, id, &marker) {
+            Ok(ticket) => (ErrorCode::None, ticket),
+            Err(code) => (code, None),
         };
         let written = ShardMessage::MarkersWritten {
             transactional_id,
@@ -130,15 +131,24 @@ impl Shard {
             ending,
             results: vec![(name, code)],
         };
-        self.send(Outgoing::ToPartition(coordinator, written));
+        match ticket {
+            Some(ticket) => {
+                let message = Held::Message(Outgoing::ToPartition(coordinator, written));
+                self.hold(Some(ticket), message);
+            }
+            None => self.send(Outgoing::ToPartition(coordinator, written)),
+        }
     }
 
+    /// Appends a marker, if it is not there yet; what its coordinator has to wait for, where that is more than that it is in
+    /// place: in `os` nothing is ordered behind the sync of a topic with flush.messages=1, and D-6 promises that what was ended
+    /// can be read.
     pub(super) fn try_append_marker(
         &mut self,
         now: Now,
         id: PartitionId,
         marker: &Marker,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<Option<Ticket>, ErrorCode> {
         let Shard {
             journal,
             partitions,
@@ -154,7 +164,7 @@ impl Shard {
             MarkerVerdict::Append => {}
             MarkerVerdict::AlreadyWritten => {
                 partition.producers.marker_already_written(marker);
-                return Ok(());
+                return Ok(None);
             }
             MarkerVerdict::Refuse(MarkerRefusal::OldProducerEpoch) => {
                 return Err(ErrorCode::InvalidProducerEpoch);
@@ -196,8 +206,10 @@ impl Shard {
             let held = Held::HighWatermark(id, partition.log_end);
             waiting.hold(placed.ticket, journal.durable(), held);
         }
+        let waits = journal.durability() == Durability::Os;
         // The end of a transaction, an abort by the broker too, is synced without anybody asking: it holds readers.
         self.hand_over(id);
-        Ok(())
+        self.schedule_flush(now, id);
+        Ok(waits.then_some(placed.ticket))
     }
 }

@@ -403,6 +403,7 @@ impl Shard {
             let held = Held::HighWatermark(id, partition.log_end);
             waiting.hold(placed.ticket, journal.durable(), held);
         }
+        self.schedule_flush(now, id);
         Ok(placed.base_offset)
     }
 

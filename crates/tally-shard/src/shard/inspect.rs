@@ -5,6 +5,7 @@ use crate::coordinator::Hosted;
 use crate::inspection::{Inspected, Inspection};
 use crate::message::{ReplyTo, ShardReply};
 use crate::partition::Partition;
+use crate::waiting::Held;
 use tally_groups::Groups;
 use tally_producer_state::Marker;
 use tally_protocol::{ErrorCode, Now, PartitionId};
@@ -80,6 +81,11 @@ impl Shard {
     /// A marker that an operator orders (M-10, L-4); who asked hears of it when it is durable.
     pub(super) fn write_marker(&mut self, now: Now, id: PartitionId, marker: &Marker, to: ReplyTo) {
         let written = self.try_append_marker(now, id, marker);
-        self.reply(to, ShardReply::Marker(written));
+        let ticket = written.ok().flatten();
+        let reply = ShardReply::Marker(written.map(drop));
+        match ticket {
+            Some(_) => self.hold(ticket, Held::Reply(to, reply)),
+            None => self.reply(to, reply),
+        }
     }
 }

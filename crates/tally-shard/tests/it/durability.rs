@@ -96,7 +96,7 @@ fn join(pair: Pair, topic: &str) -> impl FnOnce(ReplyTo) -> ShardMessage {
     })
 }
 
-fn end(pair: Pair, commit: bool) -> impl FnOnce(ReplyTo) -> ShardMessage {
+pub(crate) fn end(pair: Pair, commit: bool) -> impl FnOnce(ReplyTo) -> ShardMessage {
     transaction(transactions::Command::EndTxn {
         transactional_id: Arc::from("t"),
         producer_id: pair.0,

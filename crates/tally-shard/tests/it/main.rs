@@ -4,6 +4,7 @@ mod compaction;
 mod compaction_crash;
 mod compaction_races;
 mod durability;
+mod flush;
 mod history;
 mod lost_power;
 mod power_cut;

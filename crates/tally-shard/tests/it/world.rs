@@ -320,8 +320,14 @@ impl World {
 
     /// Changes a partition as flush.messages=1 does.
     pub(crate) fn sync_every_append(&mut self, id: PartitionId) {
+        self.flush_after(id, 1, u64::MAX);
+    }
+
+    /// Changes flush.messages and flush.ms of a partition.
+    pub(crate) fn flush_after(&mut self, id: PartitionId, flush_messages: i64, flush_ms: u64) {
         let log = LogOptions {
-            sync_every_append: true,
+            flush_messages,
+            flush_ms,
             ..self.log
         };
         let (retention, compaction) = (self.retention, self.compaction);
@@ -793,6 +799,7 @@ fn open(
         seed: 7,
         producer_id_expiration_ms: 86_400_000,
         producer_id_expiration_check_ms: 600_000,
+        flush_check_ms: u64::MAX,
         retention_check_ms: RETENTION_CHECK_MS,
         compactor: CompactorSettings {
             enabled: true,
@@ -801,11 +808,11 @@ fn open(
         },
     };
     match durability {
-        Durability::Memory | Durability::Os => {
+        Durability::Memory => {
             let segments = SegmentJournal::new(Arc::clone(&data_dir));
             (data_dir, Shard::new(settings, segments), None)
         }
-        Durability::Commit | Durability::Always => {
+        Durability::Os | Durability::Commit | Durability::Always => {
             let options = SyncOptions {
                 durability,
                 journal_bytes: 1 << 17,

@@ -65,6 +65,11 @@ impl PartitionLog {
         (upto.min(self.log_end) <= self.handed.upto.end).then_some(self.handed.ticket)
     }
 
+    /// Whether so many records came since a hand-over that the topic wants one (flush.messages).
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.log_end.0 - self.handed.upto.end.0 >= self.options.flush_messages
+    }
+
     /// What of the offsets below `upto` was not handed over, in order.
     pub(crate) fn not_handed_over(
         &mut self,

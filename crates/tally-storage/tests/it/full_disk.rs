@@ -22,7 +22,8 @@ const OPTIONS: LogOptions = LogOptions {
     index_interval_bytes: 300,
     index_max_bytes: 1 << 20,
     gaps_below: Offset::ZERO,
-    sync_every_append: false,
+    flush_messages: i64::MAX,
+    flush_ms: u64::MAX,
     synced_only: false,
 };
 

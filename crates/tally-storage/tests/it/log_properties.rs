@@ -56,7 +56,8 @@ fn options() -> impl Strategy<Value = LogOptions> {
             index_interval_bytes,
             index_max_bytes,
             gaps_below: Offset::ZERO,
-            sync_every_append: false,
+            flush_messages: i64::MAX,
+            flush_ms: u64::MAX,
             synced_only: false,
         },
     )

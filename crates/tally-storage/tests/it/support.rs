@@ -25,7 +25,8 @@ pub(crate) const SMALL: LogOptions = LogOptions {
     index_interval_bytes: 300,
     index_max_bytes: 1024,
     gaps_below: Offset::ZERO,
-    sync_every_append: false,
+    flush_messages: i64::MAX,
+    flush_ms: u64::MAX,
     synced_only: false,
 };
 

@@ -118,7 +118,7 @@ fn commit_syncs_what_is_handed_over_with_all_before_it() {
 fn flush_messages_raises_one_partition_to_always() {
     let disk = Disk::new();
     let log = LogOptions {
-        sync_every_append: true,
+        flush_messages: 1,
         ..SMALL
     };
     let mut shards = Shards::start(&disk.open(), Durability::Commit, log);

@@ -160,6 +160,7 @@ impl World {
             seed: 7,
             producer_id_expiration_ms: 86_400_000,
             producer_id_expiration_check_ms: 600_000,
+            flush_check_ms: u64::MAX,
             retention_check_ms: RETENTION_CHECK_MS,
             compactor: CompactorSettings {
                 enabled: false,

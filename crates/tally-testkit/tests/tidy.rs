@@ -351,3 +351,52 @@ fn function_named(word: &str) -> Option<String> {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     is_name.then(|| format!("fn {name}{end}"))
 }
+
+/// `G47` for each part of a test's name that says so: `x220_g47_what_holds`.
+fn group_numbers(test: &str) -> BTreeSet<String> {
+    let is_number = |part: &&str| {
+        part.strip_prefix('g')
+            .is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()))
+    };
+    let parts = test.split('_').filter(is_number);
+    parts.map(str::to_uppercase).collect()
+}
+
+/// The catalogue of `docs/groups.md` and the tests that carry its numbers name each other.
+#[test]
+fn every_number_of_the_catalogue_of_groups_has_its_test() {
+    let root = root();
+    let document = read(&root.join("docs/groups.md"));
+    let rows: BTreeMap<&str, &str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| G")?.strip_suffix(" |"))
+        .filter_map(|row| row.split_once(" | "))
+        .filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()))
+        .collect();
+    assert!(rows.len() >= 91, "the catalogue is found: {}", rows.len());
+    let mut listed = BTreeSet::new();
+    for (number, tests) in rows {
+        let number = format!("G{number}");
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(
+            !names.is_empty() || tests.starts_with("none: "),
+            "{number} names no test, nor says why it has none"
+        );
+        for name in names {
+            assert!(group_numbers(name).contains(&number), "{number}: {name}");
+            listed.insert(name.to_owned());
+        }
+    }
+    let mut found = BTreeSet::new();
+    for path in files(&root.join("crates"), "rs") {
+        for line in read(&path).lines() {
+            let name = line.trim_start().strip_prefix("fn ");
+            if let Some((name, _)) = name.and_then(|name| name.split_once('('))
+                && !group_numbers(name).is_empty()
+            {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(listed, found, "what the catalogue lists, and what there is");
+}

@@ -32,8 +32,30 @@ fn g45_a_follower_waits_for_its_part() {
         records + 1,
         "one record for the generation"
     );
-    // G47.
-    assert_eq!(&world.sync(sync("m2", 2, &[])).assignment[..], b"two");
+}
+
+#[test]
+fn g47_a_sync_in_stable_gets_the_same_again_and_in_a_rebalance_joins() {
+    let mut world = completing();
+    let m2 = world.send(Command::Sync(sync("m2", 2, &[])));
+    world.sync(sync("m1", 2, &[("m1", "one"), ("m2", "two")]));
+    assert_eq!(&world.synced(m2).assignment[..], b"two");
+    let records = world.log.len();
+    for (member, expected) in [("m1", b"one"), ("m2", b"two")] {
+        let again = world.sync(sync(member, 2, &[]));
+        assert_eq!(
+            (again.error, &again.assignment[..]),
+            (ErrorCode::None, &expected[..])
+        );
+    }
+    assert_eq!(world.log.len(), records, "nothing is written for it");
+    world.send(Command::Join(join("m3")));
+    assert_eq!(world.state(), "PreparingRebalance");
+    for member in ["m1", "m2"] {
+        let refused = world.sync(sync(member, 2, &[]));
+        assert_eq!(refused.error, ErrorCode::RebalanceInProgress);
+        assert!(refused.assignment.is_empty());
+    }
 }
 
 #[test]

@@ -121,6 +121,46 @@ fn x220_a_pending_offset_is_unstable() {
     group.expect_stable(9);
 }
 
+/// What EndTxn has answered is true for the next OffsetFetch on any connection, in both flows, time after time: the offset is
+/// neither unstable (88) nor the one before. Apache Kafka writes the markers later and says 88 meanwhile.
+#[test]
+fn g99_after_the_end_of_a_transaction_its_offsets_are_read_at_once() {
+    let mut group = Group::new();
+    let mut reader = Client::connect(Broker::shared(PROGRAM));
+    let mut expected = 5;
+    for round in 0..60 {
+        let offset = 100 + round;
+        if round % 2 == 0 {
+            group.join();
+            assert_eq!(group.toc(3, offset), 0);
+        } else {
+            assert_eq!(group.toc(5, offset), 0);
+        }
+        let commits = round % 3 != 2;
+        let a = group.a;
+        match (round % 2 == 0, commits) {
+            (true, true) => assert_eq!(group.world.commit4(a), 0),
+            (true, false) => assert_eq!(group.world.abort4(a), 0),
+            (false, true) => assert_eq!(group.world.commit5(a), (0, bumped(a))),
+            (false, false) => assert_eq!(group.world.abort5(a), (0, bumped(a))),
+        }
+        if round % 2 == 1 {
+            group.a = bumped(a);
+        }
+        if commits {
+            expected = offset;
+        }
+        let (name, topic) = (group.group.clone(), group.world.topic.clone());
+        if group.world.is_kafka {
+            group.expect_stable(expected);
+        }
+        for require_stable in [true, false] {
+            let seen = reader.committed_offset(&name, &topic, 0, require_stable);
+            assert_eq!(seen, (0, expected), "round {round}, {require_stable}");
+        }
+    }
+}
+
 #[test]
 fn x222_an_abort_keeps_the_old_offset() {
     let mut group = Group::new();

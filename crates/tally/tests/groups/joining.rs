@@ -1,6 +1,10 @@
 //! Joining: G10 to G23.
 
-use crate::member::{JOIN, Member, new_group, stable};
+use crate::member::{JOIN, Member, PROGRAM, new_group, stable};
+use std::time::{Duration, Instant};
+use tally_testkit::broker::Broker;
+use tally_testkit::client::unique;
+use tally_testkit::waiting::wait_until;
 
 #[test]
 fn g10_a_new_member_is_given_an_id_first() {
@@ -110,6 +114,43 @@ fn g20_the_members_vote() {
     let response = members[1].join_once(JOIN);
     assert_eq!(response.error_code, 0);
     assert_eq!(response.protocol_name.as_deref(), Some("b"));
+}
+
+/// Version 0 has no rebalance timeout: who does not rejoin is waited for as long as its session may be silent.
+#[test]
+fn g22_version_zero_waits_a_session_for_who_does_not_rejoin() {
+    let broker = Broker::start(PROGRAM, &["group.min.session.timeout.ms=500"]);
+    let group = unique("g");
+    broker.client().wait_for_group(&group);
+    let mut members: Vec<Member> = (0..2)
+        .map(|_| {
+            let mut member = Member::at(broker.address(), &group);
+            member.session_timeout_ms = 1500;
+            member
+        })
+        .collect();
+    assert_eq!(members[0].join_once(0).error_code, 0);
+    let joining = members[1].send_join(0);
+    members[0].wait_for_rebalance();
+    assert_eq!(members[0].join_once(0).error_code, 0);
+    assert_eq!(members[1].joined(0, joining).error_code, 0);
+    for member in &mut members {
+        assert_eq!(member.sync(&[]).error_code, 0);
+    }
+    // The first one joins again; the second says that it lives, and nothing else.
+    let began = Instant::now();
+    let joining = members[0].send_join(0);
+    wait_until("the second one is left behind", || {
+        members[1].heartbeat() == 25
+    });
+    let response = members[0].joined(0, joining);
+    assert_eq!((response.error_code, response.members.len()), (0, 1));
+    // Neither at once nor after the five minutes, or the 30 s of the other tests, that newer versions may ask for.
+    let waited = began.elapsed();
+    assert!(
+        (Duration::from_millis(1400)..Duration::from_secs(20)).contains(&waited),
+        "{waited:?}"
+    );
 }
 
 #[test]

@@ -10,6 +10,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
+use uuid::Uuid;
+
 use super::access::Access;
 use super::connection::Connection;
 use super::failure::{Failure, check};
@@ -92,6 +94,12 @@ impl Cluster {
     /// Forgets a connection that failed: the next request to that broker opens another.
     pub(crate) fn drop_connection(&mut self, broker: i32) {
         self.connections.remove(&broker);
+    }
+
+    /// Forgets all connections but the first, and who leads what: brokers have gone, or may be others by now.
+    pub(crate) fn hang_up(&mut self) {
+        self.connections.clear();
+        self.leaders.clear();
     }
 
     /// Connects to another of the brokers for what any broker can be asked, if the one that was is gone.
@@ -183,6 +191,22 @@ impl Cluster {
             }
             None => Ok(None),
         }
+    }
+
+    /// The names of the topics with these ids, as far as there are any.
+    pub(crate) fn topic_names(&mut self, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>, Failure> {
+        let wanted = ids.iter().map(|id| {
+            MetadataRequestTopic::default()
+                .with_topic_id(*id)
+                .with_name(None)
+        });
+        let request = MetadataRequest::default()
+            .with_topics(Some(wanted.collect()))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.bootstrap.call(METADATA_NEWEST, &request)?;
+        let topics = answer.topics.into_iter();
+        let named = topics.filter_map(|topic| Some((topic.topic_id, topic.name?.to_string())));
+        Ok(named.collect())
     }
 
     /// The ids of all brokers.

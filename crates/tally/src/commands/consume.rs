@@ -3,7 +3,10 @@
 //! Unless told otherwise it reads what is decided: records of open and aborted transactions are not shown.
 //! A group's offsets are committed only of what has been written to standard output.
 
+mod consumer;
+mod grouped;
 mod member;
+mod membership;
 mod position;
 mod show;
 
@@ -14,13 +17,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use regex::Regex;
 
+use self::consumer::ConsumerMember;
 use self::member::Member;
+use self::membership::{Membership, Protocol, Subscription};
 use self::position::{From, parse_from};
 use self::show::Show;
 use super::place::{COMMITTED, Place, UNCOMMITTED};
 use super::{Done, Reach, finish, interrupt};
-use crate::client::{Cluster, Failure, Fetched, Manner, Position, Standing, fetch};
+use crate::client::{ClientConfig, Cluster, Failure, Fetched, Manner, Position, Standing, fetch};
 use crate::decode::each_record;
 use crate::output::{Format, note, remark};
 
@@ -29,8 +35,6 @@ const WAIT_ONE_MS: i32 = 500;
 const WAIT_MANY_MS: i32 = 100;
 /// Before something is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a group's offsets are committed at most.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// OFFSET_OUT_OF_RANGE.
 const OUT_OF_RANGE: i16 = 1;
 /// A leader that moves, is not there yet or knows it later.
@@ -40,8 +44,12 @@ const TRY_AGAIN: [i16; 6] = [3, 5, 6, 56, 74, 75];
 #[derive(Args, Debug)]
 pub(crate) struct Consume {
     /// Topics
-    #[arg(value_name = "TOPIC", required = true)]
+    #[arg(value_name = "TOPIC", required_unless_present = "include")]
     topics: Vec<String>,
+    /// All topics whose whole name matches, but those of the brokers: those that are there when it begins; with
+    /// --group-protocol consumer also those that come later, and the broker matches
+    #[arg(long, value_name = "REGEX", conflicts_with = "topics")]
+    include: Option<String>,
     /// Where to begin: start, end, an offset, -N for the last N of each partition, @TIME (@1h ago, or @MILLISECONDS since
     /// 1970); with a group: where it has committed nothing [default: start]. Or how to write it, as --output
     #[arg(short = 'o', long = "offset", value_name = "start|end|N|-N|@TIME", allow_hyphen_values = true, value_parser = parse_choice)]
@@ -58,6 +66,9 @@ pub(crate) struct Consume {
     /// Read as a member of this group and commit what was read
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
+    /// How the members of the group share the partitions [default: group.protocol of --client-config, or classic]
+    #[arg(long, value_name = "PROTOCOL", value_enum, requires = "group")]
+    group_protocol: Option<Protocol>,
     /// What is written of a record: %k key, %v value, %h headers, %t topic, %p partition, %o offset, %T time, \n
     #[arg(short, long, value_name = "FORMAT", conflicts_with_all = ["output", "meta"])]
     format: Option<String>,
@@ -137,6 +148,19 @@ impl Consume {
         self.output.or(chosen)
     }
 
+    /// The flag, or Kafka's `group.protocol` of the file.
+    fn protocol(&self, config: &ClientConfig) -> Result<Protocol, Failure> {
+        let named = config.property("group.protocol").map(|name| {
+            Protocol::from_str(name, true).map_err(|_| {
+                Failure::Usage(format!(
+                    "group.protocol={name}: must be classic or consumer"
+                ))
+            })
+        });
+        let named = named.transpose()?.unwrap_or(Protocol::Classic);
+        Ok(self.group_protocol.unwrap_or(named))
+    }
+
     fn isolation(&self) -> i8 {
         if self.uncommitted {
             UNCOMMITTED
@@ -155,14 +179,11 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
     }
     let is_meta = consume.meta || consume.show_markers || consume.show_aborted;
     let show = Show::new(consume.format.as_deref(), output, is_meta)?;
+    let config = consume.reach.config()?;
+    let protocol = consume.protocol(&config)?;
     let stop = interrupt::watch();
     let mut cluster = consume.reach.open()?;
-    let mut counts = BTreeMap::new();
-    for topic in &consume.topics {
-        let found = cluster.topic(topic)?;
-        let unknown = || Failure::refused(format!("topic {topic}"), 3);
-        counts.insert(topic.clone(), found.ok_or_else(unknown)?.partitions.len());
-    }
+    let counts = counts(consume, protocol, &mut cluster)?;
     let mut reader = Reader {
         consume,
         cluster,
@@ -172,13 +193,61 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
         left: consume.count.unwrap_or(u64::MAX),
         lost_since: None,
         empty_since: None,
+        share_until: None,
     };
     match &consume.group {
-        Some(group) => reader.with_group(Member::new(group, &consume.topics, counts))?,
+        Some(group) if protocol == Protocol::Consumer => {
+            let include = consume.include.clone().map(Subscription::Matching);
+            let topics = || Subscription::Topics(consume.topics.clone());
+            let assignor = config.property("group.remote.assignor").map(str::to_owned);
+            let member = ConsumerMember::new(group, include.unwrap_or_else(topics), assignor);
+            reader.with_group(Membership::Consumer(member))?;
+        }
+        Some(group) => {
+            let topics: Vec<String> = counts.keys().cloned().collect();
+            let member = Member::new(group, &topics, counts);
+            reader.with_group(Membership::Classic(member))?;
+        }
         None => reader.alone(&counts)?,
     }
     reader.show.finish();
     Ok(Done::Well)
+}
+
+/// The topics to read, with the number of their partitions. With `--include` those that match now; none are needed where the
+/// broker matches.
+fn counts(
+    consume: &Consume,
+    protocol: Protocol,
+    cluster: &mut Cluster,
+) -> Result<BTreeMap<String, usize>, Failure> {
+    let mut counts = BTreeMap::new();
+    for topic in &consume.topics {
+        let found = cluster.topic(topic)?;
+        let unknown = || Failure::refused(format!("topic {topic}"), 3);
+        counts.insert(topic.clone(), found.ok_or_else(unknown)?.partitions.len());
+    }
+    let Some(include) = &consume.include else {
+        return Ok(counts);
+    };
+    let is_matched_here = consume.group.is_none() || protocol == Protocol::Classic;
+    if !is_matched_here {
+        return Ok(counts);
+    }
+    let regex = Regex::new(&format!("^(?:{include})$"))
+        .map_err(|error| Failure::Usage(format!("--include {include}: {error}")))?;
+    for topic in cluster.metadata(None)?.topics {
+        let name = topic.name.map_or_else(String::new, |name| name.to_string());
+        if topic.error_code == 0 && !topic.is_internal && regex.is_match(&name) {
+            counts.insert(name, topic.partitions.len());
+        }
+    }
+    if counts.is_empty() {
+        return Err(Failure::Unable(format!(
+            "no topic matches --include {include}"
+        )));
+    }
+    Ok(counts)
 }
 
 /// How far a partition is read.
@@ -207,6 +276,8 @@ struct Reader<'a> {
     lost_since: Option<Instant>,
     /// Since when there is nothing where something should be.
     empty_since: Option<Instant>,
+    /// Until when a member that has nothing may still be given something.
+    share_until: Option<Instant>,
 }
 
 impl Reader<'_> {
@@ -254,76 +325,13 @@ impl Reader<'_> {
         self.left == 0
             || self.show.is_closed()
             || self.stop.load(Ordering::Relaxed)
-            || self.reads.values().all(|read| read.is_done()) && !self.consume.follow
+            || self.reads.values().all(|read| read.is_done())
+                && !self.consume.follow
+                && !self.waits_for_its_share()
     }
 
-    fn with_group(&mut self, mut member: Member) -> Result<(), Failure> {
-        let mut committed_at = Instant::now();
-        let mut kept: BTreeMap<Place, i64> = BTreeMap::new();
-        self.join(&mut member, &mut kept)?;
-        while !self.is_over() {
-            self.round()?;
-            self.show.flush();
-            if self.show.is_closed() {
-                break;
-            }
-            if committed_at.elapsed() >= COMMIT_INTERVAL {
-                self.commit(&mut member, &mut kept)?;
-                committed_at = Instant::now();
-            }
-            if !member.is_in(&mut self.cluster)? {
-                self.commit(&mut member, &mut kept)?;
-                self.join(&mut member, &mut kept)?;
-            }
-        }
-        // Not what nobody has taken.
-        if !self.show.is_closed() {
-            self.commit(&mut member, &mut kept)?;
-        }
-        member.leave(&mut self.cluster);
-        Ok(())
-    }
-
-    fn join(
-        &mut self,
-        member: &mut Member,
-        kept: &mut BTreeMap<Place, i64>,
-    ) -> Result<(), Failure> {
-        let (places, committed) = loop {
-            let places = member.join(&mut self.cluster)?;
-            if let Some(committed) = member.committed(&mut self.cluster, &places)? {
-                break (places, committed);
-            }
-        };
-        self.cluster.renew(Duration::ZERO);
-        self.reads.clear();
-        kept.clear();
-        for place in places {
-            let offset = committed.get(&place).copied();
-            if let Some(offset) = offset {
-                kept.insert(place.clone(), offset);
-            }
-            self.begin(place, offset)?;
-        }
-        remark(1, || format!("has {} partitions", self.reads.len()));
-        Ok(())
-    }
-
-    /// Commits what has changed.
-    fn commit(
-        &mut self,
-        member: &mut Member,
-        kept: &mut BTreeMap<Place, i64>,
-    ) -> Result<(), Failure> {
-        let reads = self.reads.iter();
-        let moved: BTreeMap<Place, i64> = reads
-            .filter(|(place, read)| kept.get(*place) != Some(&read.next))
-            .map(|(place, read)| (place.clone(), read.next))
-            .collect();
-        if !moved.is_empty() && member.commit(&mut self.cluster, &moved)? {
-            kept.extend(moved);
-        }
-        Ok(())
+    fn waits_for_its_share(&self) -> bool {
+        self.reads.is_empty() && self.share_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Asks every leader once.
@@ -382,12 +390,8 @@ impl Reader<'_> {
     /// What passes is tried again, for as long as a command may take; a lost connection is opened again.
     fn trouble(&mut self, failure: Failure) -> Result<(), Failure> {
         let is_lost = matches!(failure, Failure::Unreachable { .. });
-        let passes = match &failure {
-            Failure::Refused { code, .. } => TRY_AGAIN.contains(code),
-            _ => is_lost,
-        };
         let since = *self.lost_since.get_or_insert_with(Instant::now);
-        if !passes || since.elapsed() > self.consume.reach.timeout {
+        if !Self::passes(&failure) || since.elapsed() > self.consume.reach.timeout {
             return Err(failure);
         }
         remark(1, || format!("trying again: {failure}"));
@@ -396,6 +400,14 @@ impl Reader<'_> {
             remark(1, || failure.to_string());
         }
         Ok(())
+    }
+
+    /// Whether it may be otherwise soon.
+    fn passes(failure: &Failure) -> bool {
+        match failure {
+            Failure::Refused { code, .. } => TRY_AGAIN.contains(code),
+            _ => matches!(failure, Failure::Unreachable { .. }),
+        }
     }
 
     fn take(&mut self, fetched: &[Fetched]) -> Result<(), Failure> {

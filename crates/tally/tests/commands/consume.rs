@@ -155,13 +155,13 @@ fn a_group_goes_on_where_it_was() {
 }
 
 /// `tally consume --follow`, and what it writes.
-struct Follower {
+pub(crate) struct Follower {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl Follower {
-    fn start(broker: &Broker, arguments: &[&str]) -> Follower {
+    pub(crate) fn start(broker: &Broker, arguments: &[&str]) -> Follower {
         let mut child = Command::new(PROGRAM)
             .args(["consume", "--follow"])
             .args(arguments)
@@ -174,13 +174,13 @@ impl Follower {
         Follower { child, out }
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).expect("text");
         line.trim_end().to_owned()
     }
 
-    fn interrupt(mut self) -> i32 {
+    pub(crate) fn interrupt(mut self) -> i32 {
         let killed = Command::new("kill")
             .args(["-INT", &self.child.id().to_string()])
             .status();

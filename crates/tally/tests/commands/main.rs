@@ -2,11 +2,13 @@
 
 mod cluster;
 mod consume;
+mod consume_group;
 mod doctor;
 mod exit_codes;
 mod explain;
 mod group;
 mod produce;
+mod relay;
 mod topic;
 mod txn;
 

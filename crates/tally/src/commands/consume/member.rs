@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
 use tally_protocol::wire::{Malformed, Reader};
 
 use crate::client::{Cluster, Failure, NOT_YET, check, text};
-use crate::commands::group::{assigned, offsets};
+use crate::commands::group::assigned;
 use crate::commands::place::Place;
 use crate::output::remark;
 
@@ -44,8 +44,6 @@ const REBALANCE_IN_PROGRESS: i16 = 27;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER: i16 = 25;
 const MEMBER_ID_REQUIRED: i16 = 79;
-/// UNSTABLE_OFFSET_COMMIT: a transaction that will change the offset is open.
-const UNSTABLE: i16 = 88;
 /// The group goes on without this member, or with it under another number: it has to join again.
 const JOIN_AGAIN: [i16; 3] = [REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION, UNKNOWN_MEMBER];
 
@@ -162,42 +160,6 @@ impl Member {
         Ok(rows.collect())
     }
 
-    /// What the group has committed; waits for transactions that will change it. `None` if the group has moved on meanwhile.
-    pub(super) fn committed(
-        &mut self,
-        cluster: &mut Cluster,
-        places: &[Place],
-    ) -> Result<Option<BTreeMap<Place, i64>>, Failure> {
-        loop {
-            cluster.renew(Duration::ZERO);
-            let mut committed = BTreeMap::new();
-            let mut is_unstable = false;
-            for (place, offset, code) in offsets(cluster, &self.group, true)? {
-                if !places.contains(&place) {
-                    continue;
-                }
-                if code == UNSTABLE {
-                    is_unstable = true;
-                    continue;
-                }
-                check(format!("group {}, {place}", self.group), code)?;
-                if offset >= 0 {
-                    committed.insert(place, offset);
-                }
-            }
-            if !is_unstable {
-                return Ok(Some(committed));
-            }
-            remark(1, || {
-                "waits for a transaction that commits offsets".to_owned()
-            });
-            std::thread::sleep(PAUSE);
-            if !self.is_in(cluster)? {
-                return Ok(None);
-            }
-        }
-    }
-
     /// Says that it lives, if it is time; whether it still has what it was assigned.
     pub(super) fn is_in(&mut self, cluster: &mut Cluster) -> Result<bool, Failure> {
         if self.heard_at.elapsed() < HEARTBEAT_INTERVAL {
@@ -225,25 +187,7 @@ impl Member {
         cluster: &mut Cluster,
         reached: &BTreeMap<Place, i64>,
     ) -> Result<bool, Failure> {
-        let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (place, offset) in reached {
-            let partition = OffsetCommitRequestPartition::default()
-                .with_partition_index(place.partition)
-                .with_committed_offset(*offset)
-                .with_committed_leader_epoch(-1)
-                .with_committed_metadata(Some(text("")));
-            topics.entry(&place.topic).or_default().push(partition);
-        }
-        let topics = topics.into_iter().map(|(name, partitions)| {
-            OffsetCommitRequestTopic::default()
-                .with_name(TopicName(text(name)))
-                .with_partitions(partitions)
-        });
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(&self.group)))
-            .with_generation_id_or_member_epoch(self.generation)
-            .with_member_id(text(&self.id))
-            .with_topics(topics.collect());
+        let request = commit_request(&self.group, self.generation, &self.id, reached);
         cluster.renew(Duration::ZERO);
         loop {
             let broker = cluster.group_coordinator(&self.group)?;
@@ -267,19 +211,47 @@ impl Member {
         }
     }
 
-    /// Leaves, so that nobody waits for it. If that can't be said the group finds out.
-    pub(super) fn leave(&mut self, cluster: &mut Cluster) {
-        cluster.renew(Duration::ZERO);
+    /// Says farewell.
+    pub(super) fn leave(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
         let request = LeaveGroupRequest::default()
             .with_group_id(GroupId(text(&self.group)))
             .with_member_id(text(&self.id));
-        let left = cluster
-            .group_coordinator(&self.group)
-            .and_then(|broker| cluster.call(broker, LEAVE_NEWEST, &request));
-        if let Err(failure) = left {
-            remark(1, || format!("left without a word: {failure}"));
-        }
+        let broker = cluster.group_coordinator(&self.group)?;
+        let answer = cluster.call(broker, LEAVE_NEWEST, &request)?;
+        check(format!("group {}", self.group), answer.error_code)
     }
+
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+}
+
+/// OffsetCommit of a member, of either protocol.
+pub(super) fn commit_request(
+    group: &str,
+    generation: i32,
+    id: &str,
+    reached: &BTreeMap<Place, i64>,
+) -> OffsetCommitRequest {
+    let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+    for (place, offset) in reached {
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(place.partition)
+            .with_committed_offset(*offset)
+            .with_committed_leader_epoch(-1)
+            .with_committed_metadata(Some(text("")));
+        topics.entry(&place.topic).or_default().push(partition);
+    }
+    let topics = topics.into_iter().map(|(name, partitions)| {
+        OffsetCommitRequestTopic::default()
+            .with_name(TopicName(text(name)))
+            .with_partitions(partitions)
+    });
+    OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_generation_id_or_member_epoch(generation)
+        .with_member_id(text(id))
+        .with_topics(topics.collect())
 }
 
 /// The subscription of a consumer, version 0: topics, no user data.

@@ -7,6 +7,7 @@ mod doctor;
 mod exit_codes;
 mod explain;
 mod group;
+mod hanging;
 mod produce;
 mod relay;
 mod topic;

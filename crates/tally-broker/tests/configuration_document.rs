@@ -30,9 +30,10 @@ Names and defaults are those of Apache Kafka 4.3.1 unless the text says otherwis
 is given with CreateTopics and changed at run time; where the topic does not set it, the broker's property of the second column holds.
 
 - **honoured**: it does what it says.
-- **not yet**: it is known and kept, and does nothing so far. The broker says so when it starts.
+- **not yet**: it is known and kept, and does nothing so far. The broker says so when it starts, and of a topic's property
+  when the topic is made or changed (W2301).
 - Properties that mean nothing here are accepted, so that the settings of a Kafka broker can be used as they are; these are
-  listed at the end, and the broker says at the start that it ignores them.
+  listed at the end, and the broker says at the start, or when the topic is made or changed, that it ignores them.
 ";
 
 fn document() -> String {

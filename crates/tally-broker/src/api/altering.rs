@@ -109,10 +109,15 @@ pub(crate) fn check_own_id(node: &Node, name: &str) -> Result<(), Refusal> {
 
 /// Tells the owners of a topic's partitions how to keep their logs from now on (LR-145).
 fn configure_topic(node: &Node, topic: &Topic) {
-    for name in not_honoured(&topic.overrides) {
-        tracing::warn!(topic = %topic.name, property = name, "set, and does nothing yet");
-    }
+    warn_of_what_does_nothing(topic);
     configure_partitions(node, topic);
+}
+
+/// What a topic was told is accepted as Apache Kafka accepts it; what does nothing here is said.
+pub(crate) fn warn_of_what_does_nothing(topic: &Topic) {
+    for name in not_honoured(&topic.overrides) {
+        tracing::warn!(topic = %topic.name, property = name, "W2301 config.unused: it is set, and does nothing");
+    }
 }
 
 fn configure_partitions(node: &Node, topic: &Topic) {

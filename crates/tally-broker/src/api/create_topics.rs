@@ -1,6 +1,7 @@
 //! CreateTopics (log-and-fetch.md 11.2): each topic stands for itself, and all are written down at once.
 
 use crate::api::Node;
+use crate::api::altering::warn_of_what_does_nothing;
 use crate::api::topics::{self, text};
 use crate::config::{Overrides, TopicConfig, describe_topic};
 use crate::metadata::{CreateTopicError, NewTopic, Topic};
@@ -71,6 +72,9 @@ pub(crate) fn handle(
     if !request.validate_only {
         let new = planned.iter().filter_map(|(_, plan)| plan.as_ref().ok());
         made = topics::create_all(node, new.cloned().collect());
+        made.iter()
+            .flatten()
+            .for_each(|topic| warn_of_what_does_nothing(topic));
     }
     let mut made = made.into_iter();
     let results = planned

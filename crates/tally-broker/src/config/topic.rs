@@ -193,12 +193,12 @@ impl TopicConfig {
     }
 }
 
-/// Which of a topic's own settings have no effect yet, for a warning in the log.
+/// Which of a topic's own settings do nothing, so far or for good, for a warning in the log.
 pub fn not_honoured(overrides: &Overrides) -> impl Iterator<Item = &str> {
     overrides
         .keys()
         .map(String::as_str)
-        .filter(|name| topic_property(name).is_some_and(|row| row.status == Status::NotYet))
+        .filter(|name| topic_property(name).is_some_and(|row| row.status != Status::Honoured))
 }
 
 /// Names of all topic properties that are shown.

@@ -163,6 +163,12 @@ fn l08_timestamps_have_bounds() {
     let mut none = Batch::plain(1);
     none.base_timestamp = -1;
     assert_eq!(corner.code(&none), 0, "no timestamp at all");
+    let mut corner = Corner::with_topic(1, &[("message.timestamp.after.max.ms", "60000")]);
+    let mut young = Batch::plain(1);
+    young.base_timestamp = now_ms() + 50_000;
+    assert_eq!(corner.code(&young), 0);
+    young.base_timestamp = now_ms() + 120_000;
+    assert_eq!(corner.code(&young), 32);
 }
 
 #[test]

@@ -65,6 +65,31 @@ fn l20_segments_close_by_the_time_of_their_records() {
     });
 }
 
+/// segment.jitter.ms takes something off segment.ms, something else for each segment: what fits without it does not always.
+#[test]
+fn lr50_jitter_closes_segments_earlier_than_their_span() {
+    let broker = Broker::start(PROGRAM, &[]);
+    let closed = |jitter: &str| {
+        let configs = [("segment.ms", "10000"), ("segment.jitter.ms", jitter)];
+        let mut corner = Corner::at(broker.address(), 8, &configs);
+        let topic = corner.topic.clone();
+        let start = now_ms() - 60_000;
+        let partitions = (0..8).filter(|partition| {
+            for after in [0, 10_000] {
+                let mut batch = Batch::plain(1);
+                batch.base_timestamp = start + after;
+                let produced = corner.produce_one(&topic, *partition, batch.encode());
+                assert_eq!(produced.error, 0);
+            }
+            offsets_of_files(&directory(&broker, &mut corner, *partition), "log").len() == 2
+        });
+        partitions.count()
+    };
+    assert_eq!(closed("0"), 0, "the whole span fits");
+    // The chance of a partition without any is one in ten thousand.
+    assert!(closed("10000") > 4);
+}
+
 #[test]
 fn l20_segments_close_when_their_index_is_full() {
     let broker = Broker::start(PROGRAM, &[]);

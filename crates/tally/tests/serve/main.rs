@@ -1,5 +1,7 @@
 //! `tally serve` as programs and people meet it: flags, exit codes, first screen, port file, signals, health.
 
+mod topic_properties;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

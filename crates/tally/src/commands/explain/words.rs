@@ -130,4 +130,9 @@ pub(super) const WORDS: &[Word] = &[
         "A transactional id was not used for transactional.id.expiration.ms and was forgotten.",
         "nothing, or a longer time",
     ),
+    log(
+        "W2301 config.unused",
+        "A topic was given a property that Kafka has and that does nothing here.",
+        "tally explain PROPERTY says whether it will do something later; tally topic alter TOPIC --unset PROPERTY takes it back",
+    ),
 ];

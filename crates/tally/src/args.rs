@@ -32,6 +32,9 @@ struct Command {
     subcommand: Option<Subcommands>,
     #[command(flatten)]
     serve: Serve,
+    /// For scripts that ask for it: nothing is written in colours, here or elsewhere
+    #[arg(long = "no-color", global = true)]
+    _no_color: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -384,6 +387,19 @@ mod tests {
             parsed("tally --listen :0"),
             parsed("tally serve --listen :0")
         );
+    }
+
+    #[test]
+    fn a_script_may_ask_for_no_colours_anywhere() {
+        for line in [
+            "tally --no-color",
+            "tally serve --no-color",
+            "tally explain 3 --no-color",
+            "tally topic list --no-color",
+        ] {
+            let command = Command::try_parse_from(line.split(' ')).unwrap();
+            assert!(command._no_color, "{line}");
+        }
     }
 
     #[test]

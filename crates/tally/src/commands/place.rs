@@ -75,3 +75,11 @@ pub(crate) fn offset_at(
     check(place.to_string(), row.error_code)?;
     Ok(row.offset)
 }
+
+/// Of a partition that the topic does not have: which it has.
+pub(crate) fn no_such_partition(topic: &str, count: usize, wanted: &str) -> Failure {
+    let last = count.saturating_sub(1);
+    Failure::Unable(format!(
+        "topic {topic} has {count} partitions, 0 to {last}: there is no {wanted}"
+    ))
+}

@@ -148,6 +148,19 @@ fn records_are_removed_from_the_beginning() {
         &["topic", "trim", "orders:0", "--before", "9", "--yes"],
     );
     assert_eq!(beyond.code, 6);
+    assert_eq!(
+        beyond.err,
+        "tally: orders:0 ends at 5: there is no offset 9 to remove to (tally topic purge removes all): OFFSET_OUT_OF_RANGE (1)\n"
+    );
+    for command in [
+        &["topic", "purge", "orders:2", "--yes"][..],
+        &["txn", "producers", "orders:2"],
+    ] {
+        let none = tally(&broker, command);
+        assert_eq!(none.code, 6);
+        let expected = "tally: topic orders has 2 partitions, 0 to 1: there is no orders:2\n";
+        assert_eq!(none.err, expected);
+    }
     assert!(
         beyond.err.contains("OFFSET_OUT_OF_RANGE (1)"),
         "{}",

@@ -17,8 +17,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Alter, Create, Delete};
-use crate::client::{Cluster, Failure, text};
-use crate::commands::place::{LATEST, Place, UNCOMMITTED, offset_at};
+use crate::client::{Cluster, Failure, error_name, text};
+use crate::commands::place::{LATEST, Place, UNCOMMITTED, no_such_partition, offset_at};
 use crate::commands::{Common, Done, now_ms, parse_duration};
 use crate::output::{Listing, Value};
 
@@ -28,6 +28,8 @@ const CREATE_PARTITIONS_NEWEST: i16 = 3;
 const DELETE_NEWEST: i16 = 5;
 const DELETE_RECORDS_NEWEST: i16 = 2;
 const ALTER_CONFIGS_NEWEST: i16 = 1;
+/// OFFSET_OUT_OF_RANGE.
+const OUT_OF_RANGE: i16 = 1;
 /// TOPIC_ALREADY_EXISTS.
 const EXISTS: i16 = 36;
 const OF_TOPICS: i8 = 2;
@@ -205,11 +207,25 @@ fn remove(place: &str, before: Before, yes: bool, common: &Common) -> Result<Don
         })
         .collect();
     if places.is_empty() {
-        return Err(unknown());
+        return Err(no_such_partition(&name, topic.partitions.len(), place));
     }
     let mut listing = Listing::new(common.output, "trimmed", &["PARTITION", "BEGINS AT"]);
     for (place, leader) in places {
-        let begin = remove_from(&mut cluster, &place, leader, before)?;
+        let begin = match (remove_from(&mut cluster, &place, leader, before), before) {
+            (
+                Err(Failure::Refused {
+                    code: OUT_OF_RANGE, ..
+                }),
+                Before::Offset(offset),
+            ) => {
+                let end = offset_at(&mut cluster, &place, leader, (LATEST, UNCOMMITTED))?;
+                return Err(Failure::Unable(format!(
+                    "{place} ends at {end}: there is no offset {offset} to remove to (tally topic purge removes all): {}",
+                    error_name(OUT_OF_RANGE)
+                )));
+            }
+            (outcome, _) => outcome?,
+        };
         listing.row(
             vec![place.to_string(), begin.to_string()],
             vec![

@@ -12,6 +12,7 @@ use tally_protocol::transaction_note::{self, TransactionNote};
 
 use super::Place;
 use crate::client::{Cluster, Failure, check, text};
+use crate::commands::place::no_such_partition;
 
 const LIST_NEWEST: i16 = 1;
 const DESCRIBE_NEWEST: i16 = 0;
@@ -170,7 +171,8 @@ pub(super) fn producers(
         }
     }
     if by_leader.is_empty() {
-        return Err(unknown());
+        let wanted = format!("{topic}:{}", partition.unwrap_or_default());
+        return Err(no_such_partition(topic, found.partitions.len(), &wanted));
     }
     let mut producers = Vec::new();
     for (leader, indexes) in by_leader {

@@ -54,6 +54,12 @@ impl Broker {
         }
     }
 
+    /// The same with further properties, `KEY=VALUE` each.
+    pub(crate) fn with_settings(mut self, settings: &'static [&'static str]) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
     /// A property for every start, `KEY=VALUE`.
     pub(crate) fn set(&mut self, setting: &'static str) {
         self.settings.push(setting);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -35,6 +36,31 @@ pub(crate) enum Said {
     Closed { role: Role, start: u64 },
 }
 
+/// How the members of the processors' group share out, by Kafka's names.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum GroupProtocol {
+    #[default]
+    Classic,
+    /// KIP-848: the coordinator does.
+    Consumer,
+}
+
+impl GroupProtocol {
+    /// What the broker is told: sessions as short as those that the processors ask for in the classic protocol, where it is
+    /// theirs to say.
+    pub(crate) fn settings(self) -> &'static [&'static str] {
+        match self {
+            GroupProtocol::Classic => &[],
+            GroupProtocol::Consumer => &[
+                "group.consumer.min.session.timeout.ms=6000",
+                "group.consumer.session.timeout.ms=6000",
+                "group.consumer.min.heartbeat.interval.ms=1000",
+                "group.consumer.heartbeat.interval.ms=1000",
+            ],
+        }
+    }
+}
+
 /// How the client's programs are called.
 pub(crate) struct Client {
     pub(crate) command: String,
@@ -45,6 +71,7 @@ pub(crate) struct Client {
     pub(crate) batch: u64,
     pub(crate) no_idempotence: bool,
     pub(crate) offsets_first: bool,
+    pub(crate) group_protocol: GroupProtocol,
     pub(crate) directory: PathBuf,
     pub(crate) groups: Groups,
     pub(crate) said: UnboundedSender<Said>,
@@ -125,6 +152,9 @@ impl Client {
         arguments.extend(words(&["--abort-every", ABORT_EVERY]));
         if self.offsets_first {
             arguments.push("--offsets-first".to_owned());
+        }
+        if self.group_protocol == GroupProtocol::Consumer {
+            arguments.extend(words(&["--group-protocol", "consumer"]));
         }
         arguments
     }

@@ -36,6 +36,7 @@ mod trap;
 mod word_count;
 
 use broker::Kind;
+use client::GroupProtocol;
 use flights::Flights;
 use plan::{Amounts, Control};
 use run::Setup;
@@ -109,6 +110,9 @@ struct Options {
     /// Force a fault that the judge must see
     #[arg(long)]
     control: Option<Control>,
+    /// The group protocol of the processors, by Kafka's names: consumer is that of KIP-848 (librdkafka, java)
+    #[arg(long, value_enum, default_value_t)]
+    group_protocol: GroupProtocol,
 }
 
 #[derive(Args)]
@@ -204,6 +208,7 @@ fn run(options: &Options) -> Result<bool> {
         batch: options.batch,
         steps: plan::draw(seed, amounts, options.control),
         control: options.control,
+        group_protocol: options.group_protocol,
         expect_clean_stop: options.broker.is_some(),
     };
     eprintln!("{}: seed {seed}", options.client);

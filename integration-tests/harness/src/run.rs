@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval};
 
 use crate::api::{Api, END_TXN};
 use crate::broker::{Broker, Kind};
-use crate::client::{Client, Role, Running, Said};
+use crate::client::{Client, GroupProtocol, Role, Running, Said};
 use crate::flights::Flights;
 use crate::journal::Journal;
 use crate::judge::{Findings, judge};
@@ -47,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) batch: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) control: Option<Control>,
+    pub(crate) group_protocol: GroupProtocol,
     /// Whether the broker must also stop cleanly when it is asked to.
     pub(crate) expect_clean_stop: bool,
 }
@@ -100,6 +101,7 @@ pub(crate) async fn run(flights: Arc<Flights>, setup: Setup) -> Result<Outcome> 
         batch: setup.batch,
         no_idempotence: setup.control == Some(Control::NoIdempotence),
         offsets_first: setup.control == Some(Control::OffsetsFirst),
+        group_protocol: setup.group_protocol,
         directory: setup.workdir.clone(),
         groups: groups.clone(),
         said: said_to,
@@ -114,7 +116,8 @@ pub(crate) async fn run(flights: Arc<Flights>, setup: Setup) -> Result<Outcome> 
             &setup.workdir,
             proxy.address,
             &groups,
-        ),
+        )
+        .with_settings(setup.group_protocol.settings()),
         flights,
         setup,
         proxy,

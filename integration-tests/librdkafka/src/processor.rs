@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// The negative control: commit the offsets before the outputs are written
     #[arg(long)]
     offsets_first: bool,
+    /// The group protocol, by Kafka's names: classic or consumer
+    #[arg(long, default_value = "classic")]
+    group_protocol: String,
 }
 
 /// A message of the input topic, out of librdkafka's hands.
@@ -95,18 +98,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn consumer(options: &Options) -> Result<BaseConsumer<Ownership>> {
-    let consumer: BaseConsumer<Ownership> = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", &options.bootstrap)
         .set("client.id", &options.transactional_id)
         .set("group.id", &options.group)
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "1000")
         .set("reconnect.backoff.max.ms", "500")
-        .set("retry.backoff.ms", "50")
-        .create_with_context(Ownership::default())?;
+        .set("retry.backoff.ms", "50");
+    if options.group_protocol == "consumer" {
+        // Sessions and heartbeats are the broker's to say.
+        config.set("group.protocol", "consumer");
+    } else {
+        config
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1000");
+    }
+    let consumer: BaseConsumer<Ownership> = config.create_with_context(Ownership::default())?;
     consumer.subscribe(&[&options.input])?;
     Ok(consumer)
 }

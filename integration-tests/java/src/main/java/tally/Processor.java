@@ -64,8 +64,13 @@ final class Processor implements ConsumerRebalanceListener {
         properties.put("isolation.level", "read_committed");
         properties.put("enable.auto.commit", "false");
         properties.put("auto.offset.reset", "earliest");
-        properties.put("session.timeout.ms", "6000");
-        properties.put("heartbeat.interval.ms", "1500");
+        if (options.given("group-protocol")) {
+            // Of `consumer` sessions and heartbeats are the broker's to say.
+            properties.put("group.protocol", options.text("group-protocol"));
+        } else {
+            properties.put("session.timeout.ms", "6000");
+            properties.put("heartbeat.interval.ms", "1500");
+        }
         properties.put("max.poll.interval.ms", "120000");
         properties.put("max.poll.records", options.text("batch"));
         return properties;

@@ -39,6 +39,8 @@ the same. Whatever else differs is listed with its reason in `integration-tests/
 
 - DescribeConfigs shows Tally's own properties (`tally.…`) and some that Kafka hides, and names for a topic's times also the property in
   another unit that holds without it; the topics that the coordinators write have fewer settings of their own.
+- Refused, where Kafka takes it: a broker's property that is not known, for all brokers (40), and more partitions of the topics that the
+  coordinators write (17), whose keys would be looked for elsewhere. An operation of IncrementalAlterConfigs that does not exist is 42; of Kafka -1.
 - ApiVersions is answered up to 5, which Kafka 4.4's clients ask. UnregisterBroker is not served.
 - `metadata.version` has one level: a data directory has one form of metadata. The quorum's voter has the clients' listener.
 

@@ -39,7 +39,8 @@ pub(crate) fn describe(request: &DescribeClientQuotasRequest) -> DescribeClientQ
     let response = DescribeClientQuotasResponse::default();
     match check_filter(&request.components) {
         Ok(()) => response
-            .with_error_message(None)
+            // As Kafka answers: empty, not null.
+            .with_error_message(Some(text("")))
             .with_entries(Some(Vec::new())),
         Err((code, message)) => response
             .with_error_code(code.code())

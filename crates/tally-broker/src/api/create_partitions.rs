@@ -15,7 +15,11 @@ pub(crate) fn handle(node: &Node, request: CreatePartitionsRequest) -> CreatePar
     let mut seen = BTreeSet::new();
     let names = request.topics.iter().map(|topic| topic.name.as_str());
     let twice: BTreeSet<&str> = names.filter(|name| !seen.insert(*name)).collect();
-    let results = request.topics.iter().map(|topic| {
+    // A name is answered once, however often it was asked for: clients take the answers for a map.
+    let mut answered = BTreeSet::new();
+    let topics = request.topics.iter();
+    let topics = topics.filter(|topic| answered.insert(topic.name.as_str()));
+    let results = topics.map(|topic| {
         let outcome = if twice.contains(topic.name.as_str()) {
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))

@@ -42,6 +42,7 @@ pub(crate) fn handle(
         response.error_code = code.code();
         response.error_message = Some(text(message));
         response.controller_id = BrokerId(-1);
+        response.cluster_id = text("");
         return response;
     }
     response.brokers = vec![

@@ -55,7 +55,9 @@ pub(crate) fn handle(
         let Some(topic) = node.metadata.topic(name) else {
             // Of a list of all, one that has gone since is not there.
             if !request.topics.is_empty() {
-                response.topics.push(refused(name, unknown(name)));
+                let row = refused(name, unknown(name));
+                let row = row.with_topic_authorized_operations(TOPIC_OPERATIONS);
+                response.topics.push(row);
             }
             continue;
         };

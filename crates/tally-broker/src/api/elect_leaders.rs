@@ -1,7 +1,7 @@
 //! ElectLeaders (log-and-fetch.md 11.6): every partition has its only replica as leader already.
 
 use crate::api::Node;
-use crate::api::topics::text;
+use crate::api::topics::{text, topic_name};
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use tally_protocol::ErrorCode;
@@ -16,14 +16,25 @@ pub(crate) fn handle(
 ) -> ElectLeadersResponse {
     let mut response = ElectLeadersResponse::default();
     // Version 0 knows the preferred replica only.
-    if version >= 1 && !ELECTION_TYPES.contains(&request.election_type) {
+    let is_type = version == 0 || ELECTION_TYPES.contains(&request.election_type);
+    if !is_type {
         response.error_code = ErrorCode::InvalidRequest.code();
-        return response;
     }
-    // Null asks for the partitions whose leader is not right: there is none.
+    // Null asks for the partitions whose leader is not right: there is none in any topic.
+    if is_type && request.topic_partitions.is_none() {
+        let topics = node.metadata.topics();
+        let none = topics
+            .iter()
+            .map(|topic| ReplicaElectionResult::default().with_topic(topic_name(&topic.name)));
+        response.replica_election_results = none.collect();
+    }
     for topic in request.topic_partitions.iter().flatten() {
         let rows = topic.partitions.iter().map(|&index| {
             let (code, message) = match node.metadata.partition_id(&topic.topic, index) {
+                _ if !is_type => (
+                    ErrorCode::InvalidRequest,
+                    "election types are 0 (the preferred replica) and 1 (any)",
+                ),
                 Some(_) => (
                     ErrorCode::ElectionNotNeeded,
                     "the only replica is the leader",

@@ -21,7 +21,7 @@ pub(crate) fn handle(
     version: i16,
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
-    let mut response = UpdateFeaturesResponse::default();
+    let mut response = UpdateFeaturesResponse::default().with_error_message(None);
     let mut levels = Levels::default();
     for update in &request.feature_updates {
         match checked(node, version, update) {

@@ -60,6 +60,9 @@ pub(crate) enum AlterError {
     /// The broker's settings cannot be those.
     #[error(transparent)]
     Broker(ChangeError),
+    /// The settings of a subscription to client metrics cannot be those.
+    #[error(transparent)]
+    Subscription(ChangeError),
     /// A topic's settings cannot be those.
     #[error(transparent)]
     Topic(#[from] TopicConfigError),
@@ -92,6 +95,7 @@ impl AlterError {
             AlterError::Change(ChangeError::Twice(_) | ChangeError::Null(_) | ChangeError::Static(_))
             // As Kafka answers: what is wrong with a broker's value is an invalid request.
             | AlterError::Broker(_)
+            | AlterError::Subscription(_)
             | AlterError::OtherTopic { .. } => ErrorCode::InvalidRequest,
             AlterError::Change(_) | AlterError::Topic(_) | AlterError::Internal(_) => {
                 ErrorCode::InvalidConfig
@@ -277,9 +281,18 @@ impl Metadata {
         let config = self.config();
         let inherited = |row: &_| crate::config::inherited(row, &config.values);
         let row = |name: &str| kind.row(name);
-        let wanted = change(&own, alteration, row, inherited).map_err(AlterError::Change)?;
-        kind.check(&wanted, &config.values)
-            .map_err(AlterError::Change)?;
+        let refused = |error| match (kind, &error) {
+            // As Kafka answers: what cannot be read as a pattern is a bad setting, all else an invalid request.
+            (ResourceKind::ClientMetrics, ChangeError::Invalid { name, .. }) if name != "match" => {
+                AlterError::Subscription(error)
+            }
+            (ResourceKind::ClientMetrics, ChangeError::Unknown { .. }) => {
+                AlterError::Subscription(error)
+            }
+            _ => AlterError::Change(error),
+        };
+        let wanted = change(&own, alteration, row, inherited).map_err(refused)?;
+        kind.check(&wanted, &config.values).map_err(refused)?;
         let key = |property: &str| format!("{PREFIX}{}/{name}/{property}", word_of(kind));
         let writes = differences(&own, &wanted, key);
         let count = self.settings(|settings| settings.resources.len());

@@ -57,7 +57,12 @@ fn l80_the_broker_tells_its_address() {
     assert_eq!(described.cluster_id, cluster);
     assert_eq!(described.brokers[0].port, broker.port);
     let controllers = DescribeClusterRequest::default().with_endpoint_type(2);
-    assert_eq!(corner.call(1, &controllers).error_code, 114, "LR-137");
+    let refused = corner.call(1, &controllers);
+    assert_eq!(
+        (refused.error_code, &*refused.cluster_id),
+        (114, ""),
+        "LR-137"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Memory maps: segments are read through [`Mapping`], indexes live in a [`Table`].
 //!
-//! All unsafe code of the workspace is here. What it leans on: a data directory has one process (its lock), and in that
+//! All unsafe code that is released is here. What it leans on: a data directory has one process (its lock), and in that
 //! process a mapped file never shrinks below the bytes that are handed out. Appends go through `pwrite` into the same
 //! file: the kernel's page cache makes both views one (performance.md 3.1).
 

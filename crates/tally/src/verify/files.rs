@@ -298,6 +298,8 @@ pub(super) struct EpochCheck<'a> {
     last: Option<LeaderEpoch>,
     /// Of the epoch that the last batch has.
     is_reported: bool,
+    /// Whether batches may be missing up to here: also the first ones of the epoch that comes next.
+    had_gaps: bool,
 }
 
 impl<'a> EpochCheck<'a> {
@@ -310,6 +312,7 @@ impl<'a> EpochCheck<'a> {
             stored,
             last: None,
             is_reported: false,
+            had_gaps: false,
         }
     }
 
@@ -322,6 +325,7 @@ impl<'a> EpochCheck<'a> {
     ) -> Option<String> {
         let epoch = header.leader_epoch;
         let before = self.last.replace(epoch);
+        self.had_gaps |= gaps;
         if before.is_some_and(|before| before > epoch) {
             return Some(format!("the leader epoch falls to {epoch}"));
         }
@@ -336,7 +340,8 @@ impl<'a> EpochCheck<'a> {
             // Records below the log start have no epoch in the file any more.
             None => stored.is_empty() || stored[0].0 >= epoch,
             Some((stored, start)) => {
-                stored == epoch && (!is_first || begins_log || gaps || start == header.base_offset)
+                stored == epoch
+                    && (!is_first || begins_log || self.had_gaps || start == header.base_offset)
             }
         };
         if agrees || self.is_reported {

@@ -24,6 +24,14 @@ const PROOFS: &[(&str, &str)] = &[
         "log/compaction.rs l35_the_last_value_stays_and_a_deletion_until_its_time_has_come",
     ),
     (
+        "flush.messages",
+        "durability/flush.rs lr55_flush_messages_and_flush_ms_have_logs_synced",
+    ),
+    (
+        "flush.ms",
+        "durability/flush.rs lr55_flush_messages_and_flush_ms_have_logs_synced",
+    ),
+    (
         "index.interval.bytes",
         "log/segments.rs l20_segments_close_when_their_index_is_full",
     ),

@@ -80,7 +80,15 @@ pub(crate) enum Budget {
     AtMost(f64),
     /// At least this.
     AtLeast(f64),
+    /// At least this, where the disk syncs a small write within [`QUICK_SYNC_MS`].
+    AtLeastWithQuickSync(f64),
+    /// At most this, where it does.
+    AtMostWithQuickSync(f64),
 }
+
+/// Milliseconds of an `fdatasync` of a file that is written over: budgets of durable transactions are for disks that do it
+/// in that.
+pub(crate) const QUICK_SYNC_MS: f64 = 0.2;
 
 /// The load of a cell.
 #[derive(Clone, Debug)]
@@ -97,7 +105,10 @@ pub(crate) enum Load {
         bytes_max: i32,
     },
     /// One connection that reads what is not in memory.
-    FetchCold,
+    FetchCold {
+        /// Bytes of one answer.
+        bytes_max: i32,
+    },
     /// The same small batches of many partitions again and again.
     FetchMany {
         /// How many.
@@ -126,6 +137,8 @@ pub(crate) enum Load {
     IdleProducers(i32),
     /// Starts with a batch in each of so many partitions.
     Start(i32),
+    /// A start after kill -9 with so many bytes that were never synced.
+    Tail(u64),
 }
 
 /// A load of Produce requests.
@@ -158,6 +171,8 @@ pub(crate) struct Cell {
     pub(crate) rows: Vec<(Metric, Vec<Budget>)>,
     /// Settings of Tally beyond its defaults: then it runs as a process of its own.
     pub(crate) settings: &'static [&'static str],
+    /// Processors that Tally may use, as taskset writes them: then too.
+    pub(crate) processors: Option<&'static str>,
     /// Whether it has a budget: the others are measured by --full alone.
     pub(crate) has_budget: bool,
 }
@@ -174,6 +189,7 @@ fn cell(name: &str, load: Load, kinds: &'static [Kind], rows: Vec<(Metric, Vec<B
         has_budget: rows.iter().any(|(_, budgets)| !budgets.is_empty()),
         rows,
         settings: &[],
+        processors: None,
     }
 }
 
@@ -182,6 +198,8 @@ pub(crate) fn all() -> Vec<Cell> {
     let mut cells = produce();
     cells.extend(fetch());
     cells.extend(transactions());
+    cells.extend(durable());
+    cells.extend(cores());
     cells.extend(latency());
     cells.extend(idle());
     cells
@@ -322,7 +340,13 @@ fn fetch() -> Vec<Cell> {
         ),
         cell(
             "fetch-cold-1MB",
-            Load::FetchCold,
+            Load::FetchCold { bytes_max: 1 << 20 },
+            &[Kind::Floor, Kind::Tally],
+            cold.clone(),
+        ),
+        unbudgeted(
+            "fetch-cold-64KB",
+            Load::FetchCold { bytes_max: 70_000 },
             &[Kind::Floor, Kind::Tally],
             cold,
         ),
@@ -376,8 +400,11 @@ fn transactions() -> Vec<Cell> {
             (8, 1, false),
             (32, 1, false),
             (32, 3, false),
+            (1, 1, true),
             (1, 3, true),
+            (8, 1, true),
             (8, 3, true),
+            (32, 1, true),
             (32, 3, true),
         ] {
             let offsets = if has_offsets { "-offsets" } else { "" };
@@ -392,6 +419,93 @@ fn transactions() -> Vec<Cell> {
                 cell(&name, load, ALL, rows(flow))
             } else {
                 unbudgeted(&name, load, ALL, rows(flow))
+            });
+        }
+    }
+    cells
+}
+
+/// The same with data and decisions synced before they are answered. Floor and Kafka sync nothing.
+fn durable() -> Vec<Cell> {
+    const COMMIT: &[&str] = &["tally.durability=commit"];
+    const ALWAYS: &[&str] = &["tally.durability=always"];
+    let rows = || {
+        vec![
+            (
+                Metric::PerSecond,
+                vec![
+                    Budget::KafkaTimes(1.0),
+                    Budget::AtLeastWithQuickSync(5000.0),
+                ],
+            ),
+            (Metric::CpuMicros, vec![]),
+            (Metric::P50, vec![]),
+            (Metric::P99, vec![]),
+            (Metric::P999, vec![]),
+            (Metric::EndP99, vec![Budget::AtMostWithQuickSync(3.0)]),
+        ]
+    };
+    let mut cells = Vec::new();
+    for (mode, settings) in [("commit", COMMIT), ("always", ALWAYS)] {
+        for (flow, name) in [(Flow::Tv1, "tv1"), (Flow::Tv2, "tv2")] {
+            let load = Load::Transactions {
+                flow,
+                producers: 8,
+                partitions: 3,
+                has_offsets: false,
+            };
+            let name = format!("{name}-8x3-{mode}");
+            let cell = if mode == "commit" {
+                cell(&name, load, ALL, rows())
+            } else {
+                unbudgeted(&name, load, ALL, rows())
+            };
+            cells.push(Cell { settings, ..cell });
+        }
+        for (size, bytes, records) in SIZES {
+            let load = Load::Produce(produce_cell(bytes, records));
+            let cell = unbudgeted(&format!("produce-{size}-{mode}"), load, ALL, rows());
+            cells.push(Cell { settings, ..cell });
+        }
+    }
+    cells
+}
+
+/// Tally on one processor and on two, the load wherever it finds room.
+fn cores() -> Vec<Cell> {
+    let rows =
+        |cost| [cost, Metric::PerSecond, Metric::Cores, Metric::P99].map(|metric| (metric, vec![]));
+    let transactions = Load::Transactions {
+        flow: Flow::Tv2,
+        producers: 8,
+        partitions: 3,
+        has_offsets: false,
+    };
+    let mut cells = Vec::new();
+    for (name, load, cost) in [
+        (
+            "produce-170B",
+            Load::Produce(produce_cell(170, 1)),
+            Metric::CpuMicros,
+        ),
+        (
+            "produce-64KB",
+            Load::Produce(produce_cell(65_536, 64)),
+            Metric::CpuPerGb,
+        ),
+        (
+            "fetch-hot-64KB",
+            Load::FetchHot { bytes_max: 70_000 },
+            Metric::CpuPerGb,
+        ),
+        ("tv2-8x3", transactions, Metric::CpuMicros),
+    ] {
+        for (processors, which) in [("0", "1core"), ("0,1", "2cores")] {
+            let name = format!("{name}-{which}");
+            let cell = unbudgeted(&name, load.clone(), TALLY, rows(cost).to_vec());
+            cells.push(Cell {
+                processors: Some(processors),
+                ..cell
             });
         }
     }
@@ -481,6 +595,12 @@ fn idle() -> Vec<Cell> {
             Load::IdleConsumers(10_000),
             TALLY,
             consumers,
+        ),
+        cell(
+            "start-tail-1GB",
+            Load::Tail(1_000_000_000),
+            TALLY,
+            vec![(Metric::StartAfterKillMs, vec![Budget::AtMost(1000.0)])],
         ),
         cell("start-1000p", Load::Start(1000), TALLY, start(50.0)),
         cell("start-10000p", Load::Start(10_000), TALLY, start(0.0)),

@@ -24,12 +24,14 @@ mod target;
 mod waits;
 
 use anyhow::{Context, Result, ensure};
-use cells::Cell;
+use cells::{Budget, Cell, QUICK_SYNC_MS};
 use clap::{Args, Parser, Subcommand};
 use report::Results;
 use rounds::Rounds;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 use std::time::{Duration, Instant};
 use target::{Kind, Programs, Target, resolve};
 
@@ -130,8 +132,40 @@ impl Run {
         all.iter().filter(is_chosen).cloned().collect()
     }
 
+    /// Refuses what cannot be measured before anything is started.
+    fn check(&self, cells: &[Cell]) -> Result<()> {
+        ensure!(self.rounds > 0, "--rounds must be at least 1");
+        let is_time = |seconds: f64| seconds.is_finite() && (0.01..=3600.0).contains(&seconds);
+        ensure!(is_time(self.seconds), "--seconds must be from 0.01 to 3600");
+        ensure!(
+            self.warm_gb.is_finite() && (0.0..=1000.0).contains(&self.warm_gb),
+            "--warm-gb must be from 0 to 1000"
+        );
+        if let Some(address) = &self.against {
+            self.allowed(address)?;
+        }
+        if cells.iter().any(|cell| cell.processors.is_some()) {
+            let taskset = Process::new("taskset").arg("--version").output();
+            ensure!(
+                taskset.is_ok(),
+                "taskset is not installed (util-linux): the cells with 1core and 2cores need it"
+            );
+        }
+        Ok(())
+    }
+
+    /// The address of another's broker, if the load may go there.
+    fn allowed(&self, address: &str) -> Result<SocketAddr> {
+        let address = resolve(address)?;
+        ensure!(
+            self.allow_remote || address.ip().is_loopback(),
+            "{address} is another machine: the load would stop it from doing its work (--allow-remote)"
+        );
+        Ok(address)
+    }
+
     fn run(&self) -> Result<()> {
-        let cells = self.chosen();
+        let mut cells = self.chosen();
         ensure!(
             !cells.is_empty(),
             "no cell has such a name; --list shows them"
@@ -140,9 +174,14 @@ impl Run {
             cells.iter().for_each(|cell| println!("{}", cell.name));
             return Ok(());
         }
-        ensure!(self.rounds > 0, "--rounds must be at least 1");
+        self.check(&cells)?;
         let began = Instant::now();
         raise_open_files()?;
+        fs::create_dir_all(&self.directory)?;
+        let sync_ms = still::sync_ms(&self.directory)?;
+        if sync_ms > QUICK_SYNC_MS {
+            cells.iter_mut().for_each(without_budgets_of_quick_disks);
+        }
         let rounds = Rounds {
             programs: self.programs(),
             rounds: self.rounds,
@@ -167,7 +206,7 @@ impl Run {
         }
         drop(rounds);
         let (table, missed) = report::table(&results);
-        let head = self.head(began.elapsed())?;
+        let head = self.head(began.elapsed(), sync_ms)?;
         println!("{head}\n{table}\n{missed} budgets missed");
         if let Some(file) = &self.record {
             record(
@@ -184,6 +223,7 @@ impl Run {
             tally: self.tally.clone(),
             kafka: self.kafka.clone(),
             directory: self.directory.clone(),
+            processors: None,
         }
     }
 
@@ -191,14 +231,7 @@ impl Run {
         let programs = self.programs();
         let mut targets = vec![Target::start(&programs, Kind::Floor, &[])?];
         targets.push(match &self.against {
-            Some(address) => {
-                let address = resolve(address)?;
-                ensure!(
-                    self.allow_remote || address.ip().is_loopback(),
-                    "{address} is another machine: the load would stop it from doing its work (--allow-remote)"
-                );
-                Target::other(&programs, address)
-            }
+            Some(address) => Target::other(&programs, self.allowed(address)?),
             None => Target::start(&programs, Kind::Tally, &[])?,
         });
         if !self.no_kafka {
@@ -210,7 +243,7 @@ impl Run {
     }
 
     /// What the figures depend on.
-    fn head(&self, took: Duration) -> Result<String> {
+    fn head(&self, took: Duration, sync_ms: f64) -> Result<String> {
         let cpu = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpu
             .lines()
@@ -239,7 +272,7 @@ impl Run {
         };
         Ok(format!(
             "`{}`, commit {}; {cores} x {model}, {} GiB, Linux {}; {} rounds of {} s, medians; {kafka}; compressed batches \
-             are decompressed and counted (the default); load average at the end {load}; {:.0} minutes.\n",
+             are decompressed and counted (the default); fdatasync of 4 KiB written over takes {sync_ms:.2} ms; load average at the end {load}; {:.0} minutes.\n",
             self.called,
             self.commit,
             kib.unwrap_or(0) >> 20,
@@ -248,6 +281,19 @@ impl Run {
             self.seconds,
             took.as_secs_f64() / 60.0
         ))
+    }
+}
+
+/// Takes those budgets away that are meant for a disk which syncs quickly.
+fn without_budgets_of_quick_disks(cell: &mut Cell) {
+    let is_kept = |budget: &Budget| {
+        !matches!(
+            budget,
+            Budget::AtLeastWithQuickSync(_) | Budget::AtMostWithQuickSync(_)
+        )
+    };
+    for (_, budgets) in &mut cell.rows {
+        budgets.retain(is_kept);
     }
 }
 

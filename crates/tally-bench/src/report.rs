@@ -77,6 +77,9 @@ fn judge(row: &Row<'_>, budget: Budget) -> Option<(String, bool)> {
         }
         Budget::AtMost(limit) => (format!("<= {limit}"), tally <= limit),
         Budget::AtLeast(limit) => (format!(">= {limit}"), tally >= limit),
+        // Left out by `Run::chosen` where the disk is slower.
+        Budget::AtLeastWithQuickSync(limit) => (format!(">= {limit}"), tally >= limit),
+        Budget::AtMostWithQuickSync(limit) => (format!("<= {limit}"), tally <= limit),
     })
 }
 

@@ -137,10 +137,13 @@ impl Rounds {
 
     /// Tally as a process of its own, for a cell that has settings of its own.
     fn own(&self, cell: &Cell) -> Result<Option<Target>> {
-        if cell.settings.is_empty() {
+        if cell.settings.is_empty() && cell.processors.is_none() {
             return Ok(None);
         }
-        let programs = self.programs.below("own");
+        let programs = Programs {
+            processors: cell.processors,
+            ..self.programs.below("own")
+        };
         Target::start(&programs, Kind::Tally, cell.settings).map(Some)
     }
 
@@ -166,7 +169,9 @@ impl Rounds {
             Load::FetchMany { partitions } => {
                 per_request(&run_fetch_many(target, *partitions, &limits)?, false)
             }
-            Load::FetchCold => return still::cold(&self.programs, target),
+            Load::FetchCold { bytes_max } => {
+                return still::cold(&self.programs, target, *bytes_max);
+            }
             &Load::Transactions {
                 flow,
                 producers,
@@ -416,8 +421,8 @@ fn run_fetch(target: &Target, bytes_max: i32, limits: &Limits) -> Result<Outcome
 }
 
 /// Reads one partition once, from its beginning.
-pub(crate) fn run_cold(target: &Target) -> Result<Outcome> {
-    let ask = FetchAsk::marked(0, 1 << 20);
+pub(crate) fn run_cold(target: &Target, bytes_max: i32) -> Result<Outcome> {
+    let ask = FetchAsk::marked(0, bytes_max);
     let fetch = Fetch::whole(&target.topic(), &ask, 0, filled(COLD_BATCH, COLD_BYTES));
     let limits = Limits {
         warm_up: Duration::ZERO,

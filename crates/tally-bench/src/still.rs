@@ -12,12 +12,14 @@ use rustix::io::ReadWriteFlags;
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tally_testkit::batches::Batch;
 use tally_testkit::client::Client;
 
 /// How long a process is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Bytes that are written before each sync.
+const SYNCED_BYTES: usize = 4096;
 
 /// Whether a load is measured here.
 pub(crate) const fn is_still(load: &Load) -> bool {
@@ -29,6 +31,7 @@ pub(crate) const fn is_still(load: &Load) -> bool {
             | Load::IdleConsumers(_)
             | Load::IdleProducers(_)
             | Load::Start(_)
+            | Load::Tail(_)
     )
 }
 
@@ -40,7 +43,7 @@ pub(crate) fn measure(
     rounds: usize,
 ) -> Result<Vec<Figures>> {
     let programs = programs.below("own");
-    let rounds = if matches!(load, Load::Start(_)) {
+    let rounds = if matches!(load, Load::Start(_) | Load::Tail(_)) {
         rounds
     } else {
         1
@@ -66,6 +69,7 @@ fn once(programs: &Programs, kind: Kind, load: &Load) -> Result<Figures> {
         Load::IdleConnections(count) => idle_connections(&target, count),
         Load::IdleConsumers(count) => idle_consumers(&target, count),
         Load::Start(partitions) => starts(&mut target, partitions),
+        Load::Tail(bytes) => start_after_tail(&mut target, bytes),
         _ => memory(&target),
     }
 }
@@ -176,8 +180,37 @@ fn starts(target: &mut Target, partitions: i32) -> Result<Figures> {
     ]))
 }
 
+/// A start after kill -9: everything is behind the last sync, unless the broker has synced by itself meanwhile.
+fn start_after_tail(target: &mut Target, bytes: u64) -> Result<Figures> {
+    fill(target, 1, COLD_BATCH, bytes)?;
+    target.kill()?;
+    target.start_again()?;
+    let ms = target.start.as_secs_f64() * 1e3;
+    Ok(Figures::from([(Metric::StartAfterKillMs, ms)]))
+}
+
+/// Milliseconds of an `fdatasync` of a file that is written over, as a journal is: half of them were faster.
+pub(crate) fn sync_ms(directory: &Path) -> Result<f64> {
+    use std::os::unix::fs::FileExt;
+    const TIMES: u64 = 100;
+    let path = directory.join("sync");
+    let file = File::create(&path)?;
+    file.write_all_at(&vec![7; TIMES as usize * SYNCED_BYTES], 0)?;
+    file.sync_all()?;
+    let mut took = Vec::new();
+    for nth in 0..TIMES {
+        file.write_all_at(&[1; SYNCED_BYTES], nth * SYNCED_BYTES as u64)?;
+        let began = Instant::now();
+        file.sync_data()?;
+        took.push(began.elapsed());
+    }
+    fs::remove_file(&path)?;
+    took.sort_unstable();
+    Ok(took[took.len() / 2].as_secs_f64() * 1e3)
+}
+
 /// Reads what has been dropped from memory. Tally is stopped for that, because mapped pages stay; the floor maps nothing.
-pub(crate) fn cold(programs: &Programs, running: &Target) -> Result<Figures> {
+pub(crate) fn cold(programs: &Programs, running: &Target, bytes_max: i32) -> Result<Figures> {
     let mut own = match running.kind {
         Kind::Tally => Some(Target::start(&programs.below("own"), Kind::Tally, &[])?),
         _ => None,
@@ -192,7 +225,7 @@ pub(crate) fn cold(programs: &Programs, running: &Target) -> Result<Figures> {
         own.start_again()?;
     }
     let target = own.as_ref().unwrap_or(running);
-    let mut figures = per_request(&run_cold(target)?, true);
+    let mut figures = per_request(&run_cold(target, bytes_max)?, true);
     figures.insert(Metric::Resident, resident);
     target.delete_topic();
     Ok(figures)

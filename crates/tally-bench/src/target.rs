@@ -47,6 +47,8 @@ pub(crate) struct Programs {
     pub(crate) kafka: PathBuf,
     /// Where all data goes.
     pub(crate) directory: PathBuf,
+    /// Processors that it may use, as taskset writes them; all if there is nothing.
+    pub(crate) processors: Option<&'static str>,
 }
 
 impl Programs {
@@ -151,7 +153,14 @@ impl Target {
             Kind::Kafka => (self.programs.kafka.clone(), None),
             Kind::Other => bail!("another's broker is not started from here"),
         };
-        let mut command = Command::new(program);
+        let mut command = match self.programs.processors {
+            Some(processors) => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", processors]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(verb);
         command
             .stdin(Stdio::piped())

@@ -34,7 +34,7 @@ fn produce_and_die(broker: &mut Broker, world: &mut World, batch: &Batch) {
 }
 
 #[track_caller]
-fn resurrect(broker: &mut Broker, world: &mut World) {
+pub(crate) fn resurrect(broker: &mut Broker, world: &mut World) {
     broker.wait_for_death();
     broker.calm(0);
     broker.start_again();
@@ -43,7 +43,7 @@ fn resurrect(broker: &mut Broker, world: &mut World) {
 
 /// A world on a broker that dies at `point` once it is woken.
 #[track_caller]
-fn dying_at(point: &str, settings: &[&str]) -> (Broker, World) {
+pub(crate) fn dying_at(point: &str, settings: &[&str]) -> (Broker, World) {
     eprintln!("{point}");
     let mut broker = Broker::start(PROGRAM, settings);
     broker.set_faults(&[point]);

@@ -19,4 +19,5 @@ mod restart;
 mod tv1;
 mod tv2;
 mod two_phase;
+mod two_phase_kills;
 mod world;

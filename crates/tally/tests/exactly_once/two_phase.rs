@@ -1,5 +1,5 @@
 //! Two-phase commit (KIP-939): the fields of InitProducerId 6 where it is off, as Apache Kafka 4.3.1 answers them (X-085, T-1), and
-//! prepared transactions where it is on, which Kafka 4.3.1 has not.
+//! prepared transactions where it is on, which Kafka 4.3.1 has not. The broker's deaths around them are in `two_phase_kills`.
 
 use crate::power_cuts::has_looked;
 use crate::world::Answer::{At, Code};
@@ -12,9 +12,12 @@ use tally_testkit::client::{Client, Producer, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
 use tally_testkit::wire::frame_of;
 
-/// InitProducerId 6: the code, the pair, and the pair of the transaction that is open.
-#[track_caller]
-fn init(world: &mut World, enable: bool, keep: bool) -> (i16, Producer, Producer) {
+/// InitProducerId 6: the code, the pair, and the pair of the transaction that is open; nothing if nobody answers.
+pub(crate) fn try_init(
+    world: &mut World,
+    enable: bool,
+    keep: bool,
+) -> Option<(i16, Producer, Producer)> {
     let mut body = BytesMut::new();
     // The codec crate knows the request to version 5: the flags stand in front of the tags.
     let request = world.ipi_request(None);
@@ -22,9 +25,9 @@ fn init(world: &mut World, enable: bool, keep: bool) -> (i16, Producer, Producer
     body.truncate(body.len() - 1);
     body.put_slice(&[u8::from(enable), u8::from(keep), 0]);
     world.client.send_bytes(&frame_of(22, 6, 2, 7, &body));
-    let mut frame = world.client.receive_frame().expect("an answer").slice(5..);
+    let mut frame = world.client.receive_frame()?.slice(5..);
     let response = InitProducerIdResponse::decode(&mut frame, 6).expect("decodes");
-    (
+    Some((
         response.error_code,
         Producer {
             id: response.producer_id.0,
@@ -34,12 +37,17 @@ fn init(world: &mut World, enable: bool, keep: bool) -> (i16, Producer, Producer
             id: response.ongoing_txn_producer_id.0,
             epoch: response.ongoing_txn_producer_epoch,
         },
-    )
+    ))
+}
+
+#[track_caller]
+fn init(world: &mut World, enable: bool, keep: bool) -> (i16, Producer, Producer) {
+    try_init(world, enable, keep).expect("an answer")
 }
 
 /// As soon as the coordinator is loaded and nothing is under way.
 #[track_caller]
-fn init_when_ready(world: &mut World, keep: bool) -> (Producer, Producer) {
+pub(crate) fn init_when_ready(world: &mut World, keep: bool) -> (Producer, Producer) {
     wait_for("InitProducerId", || {
         let (code, producer, ongoing) = init(world, true, keep);
         assert!(matches!(code, 0 | 14..=16 | 51), "{code}");
@@ -47,7 +55,7 @@ fn init_when_ready(world: &mut World, keep: bool) -> (Producer, Producer) {
     })
 }
 
-const NONE: Producer = Producer { id: -1, epoch: -1 };
+pub(crate) const NONE: Producer = Producer { id: -1, epoch: -1 };
 
 #[test]
 fn x085_t1_version_six_with_two_phase_commit_off() {

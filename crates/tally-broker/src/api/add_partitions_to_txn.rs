@@ -75,17 +75,18 @@ impl Codes {
     }
 }
 
+/// partitions first, then the id, then what its coordinator says.
 async fn codes(
     node: &Node,
     client: &Client,
     version: i16,
     transaction: &AddPartitionsToTxnTransaction,
 ) -> Codes {
-    if transaction.transactional_id.is_empty() {
-        return Codes::All(ErrorCode::InvalidRequest);
-    }
     if let Some(refused) = refused(node, version, &transaction.topics) {
         return Codes::Each(refused);
+    }
+    if transaction.transactional_id.is_empty() {
+        return Codes::All(ErrorCode::InvalidRequest);
     }
     let transactional_id: Arc<str> = Arc::from(transaction.transactional_id.as_str());
     let producer_id = ProducerId(transaction.producer_id.0);

@@ -13,7 +13,7 @@ use tally_testkit::waiting::wait_until;
 
 /// A broker with faults that sleep yet, and a world on it; `None` with Apache Kafka.
 #[track_caller]
-fn with_faults(partitions: i32, faults: &[&str]) -> Option<(Broker, World)> {
+pub(crate) fn with_faults(partitions: i32, faults: &[&str]) -> Option<(Broker, World)> {
     with_faults_and(&[], partitions, faults)
 }
 

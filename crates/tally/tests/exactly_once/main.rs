@@ -16,6 +16,7 @@ mod mutations;
 mod operators;
 mod power_cuts;
 mod restart;
+mod rules;
 mod tv1;
 mod tv2;
 mod two_phase;

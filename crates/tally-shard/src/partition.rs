@@ -115,6 +115,11 @@ impl Partition {
         first_unstable.min(self.high_watermark).max(log_start)
     }
 
+    /// Whether flush.ms, or what stands for it, is set.
+    pub(crate) fn is_flushed_by_time(&self) -> bool {
+        self.settings.log.flush_ms != u64::MAX
+    }
+
     /// Stamps `batch` and writes it; what it needs has been reserved. The producers are not told yet, so that a snapshot
     /// taken at a roll is the state before this batch (P-61).
     pub(crate) fn append(

@@ -106,7 +106,9 @@ impl Shard {
             duplicate_timestamp_ms: -1,
             log_start: journal.log_start(id),
         };
-        self.schedule_flush(now, id);
+        if partition.is_flushed_by_time() {
+            self.schedule_flush(now, id);
+        }
         Ok((outcome, Some(placed.ticket)))
     }
 

@@ -30,14 +30,15 @@ impl Shard {
         let Some(partition) = self.partitions.get_mut(&id) else {
             return;
         };
-        let log = &partition.settings.log;
-        if log.flush_ms == u64::MAX
-            || partition.flush_due_ms.is_some()
+        if partition.flush_due_ms.is_some()
+            || !partition.is_flushed_by_time()
             || partition.syncs_each_append(self.journal.durability())
         {
             return;
         }
-        let wanted_ms = now.monotonic_ms.saturating_add(log.flush_ms);
+        let wanted_ms = now
+            .monotonic_ms
+            .saturating_add(partition.settings.log.flush_ms);
         let due_ms = match self.settings.flush_check_ms {
             0 | u64::MAX => wanted_ms,
             every_ms => wanted_ms.div_ceil(every_ms).saturating_mul(every_ms),

@@ -172,16 +172,17 @@ impl Connection {
 
     /// One request.
     async fn turn(&mut self, node: &Arc<Node>) -> Result<(), End> {
-        if !self.frames.has_frame()? {
-            self.responses.flush().await?;
-            if self.frames.buffer.is_empty() && !self.frames.has_more().await? {
-                self.frames.rest();
-                self.responses.give_back();
-                return Err(End::Quiet);
+        let frame = match self.frames.take()? {
+            Some(frame) => frame,
+            None => {
+                self.responses.flush().await?;
+                if self.frames.buffer.is_empty() && !self.frames.has_more().await? {
+                    self.frames.rest();
+                    self.responses.give_back();
+                    return Err(End::Quiet);
+                }
+                self.frames.next().await?.ok_or(End::Closed)?
             }
-        }
-        let Some(frame) = self.frames.next().await? else {
-            return Err(End::Closed);
         };
         let Connection {
             frames,
@@ -207,7 +208,7 @@ impl Connection {
             Answer::Frame(frame) if frame.len() <= JOINED_BYTES_MAX => {
                 self.responses.join(&frame).await
             }
-            Answer::Frame(frame) => self.responses.push(Piece::Framing(frame.freeze())).await,
+            Answer::Frame(frame) => self.responses.push(Piece::Framing(Bytes::from(frame))).await,
             Answer::Pieces(pieces) => {
                 for piece in pieces {
                     self.responses.push(piece).await?;
@@ -265,11 +266,15 @@ impl Frames {
         }
     }
 
-    /// Whether a whole frame is here already.
-    fn has_frame(&self) -> Result<bool, End> {
-        Ok(self
-            .announced()?
-            .is_some_and(|length| self.buffer.len() >= 4 + length))
+    /// The next frame without its length, if the whole of it is here already.
+    fn take(&mut self) -> Result<Option<BytesMut>, End> {
+        let length = self.announced()?;
+        let Some(length) = length.filter(|length| self.buffer.len() >= 4 + length) else {
+            return Ok(None);
+        };
+        let mut frame = self.buffer.split_to(4 + length);
+        frame.advance(4);
+        Ok(Some(frame))
     }
 
     /// The length of the next frame, once its four bytes are here. What is too long for its API is refused before it is
@@ -341,11 +346,7 @@ impl Frames {
     /// The next frame without its length; `None` at the end of the stream.
     async fn next(&mut self) -> Result<Option<BytesMut>, End> {
         loop {
-            if let Some(length) = self.announced()?
-                && self.buffer.len() >= 4 + length
-            {
-                let mut frame = self.buffer.split_to(4 + length);
-                frame.advance(4);
+            if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
             self.take_memory().await?;

@@ -145,7 +145,7 @@ pub(crate) enum Answer {
     /// Nothing: a Produce with acks=0.
     Nothing,
     /// A whole frame.
-    Frame(BytesMut),
+    Frame(Vec<u8>),
     /// A whole frame, the records in place.
     Pieces(Vec<Piece<Slice>>),
     /// No answer: the connection is closed, for the reason to be logged.
@@ -845,14 +845,14 @@ where
 /// A whole response frame.
 fn encode<R: Encodable + HeaderVersion>(head: &RequestHead, response: &R) -> Answer {
     let version = head.api.crate_version(head.api_version);
-    let encoded = || -> anyhow::Result<BytesMut> {
+    let encoded = || -> anyhow::Result<Vec<u8>> {
         let body_bytes = response.compute_size(version)?;
         anyhow::ensure!(
             body_bytes <= RESPONSE_BYTES_MAX,
             "{body_bytes} bytes, allowed are {RESPONSE_BYTES_MAX}"
         );
-        let mut frame =
-            frame::begin_response(head.api, head.api_version, head.correlation_id, body_bytes);
+        let mut frame = Vec::with_capacity(frame::RESPONSE_HEAD_BYTES_MAX + body_bytes);
+        frame::begin_response(&mut frame, head.api, head.api_version, head.correlation_id);
         response.encode(&mut frame, version)?;
         frame::finish_response(&mut frame);
         Ok(frame)

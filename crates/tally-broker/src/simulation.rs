@@ -152,7 +152,7 @@ impl Connection {
         let pieces = match api::answer(&self.node, &mut self.client, BytesMut::from(frame)).await {
             Answer::Nothing => return Reply::Nothing,
             Answer::Close(reason) => return Reply::Closed(reason),
-            Answer::Frame(frame) => return Reply::Frame(frame.freeze().slice(4..)),
+            Answer::Frame(frame) => return Reply::Frame(Bytes::from(frame).slice(4..)),
             Answer::Pieces(pieces) => pieces,
         };
         let mut frame = BytesMut::new();

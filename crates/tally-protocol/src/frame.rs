@@ -6,7 +6,7 @@
 
 use crate::api_table::{API_VERSIONS, Api, lookup};
 use crate::wire::{Malformed, Reader};
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -117,25 +117,25 @@ pub fn peek_key(frame: &[u8]) -> Option<(i16, i16)> {
     Some((reader.i16().ok()?, reader.i16().ok()?))
 }
 
-/// A response frame with its length left open and its header written, and room for `body_bytes`.
+/// What [`begin_response`] writes, at most.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 9;
+
+/// Begins a response frame in `frame`: its length, left open, and its header.
 ///
 /// The body follows in the caller's hand; [`finish_response`] closes the frame.
-#[must_use]
-pub fn begin_response(api: &Api, version: i16, correlation_id: i32, body_bytes: usize) -> BytesMut {
-    let mut frame = BytesMut::with_capacity(9 + body_bytes);
+pub fn begin_response(frame: &mut impl BufMut, api: &Api, version: i16, correlation_id: i32) {
     frame.put_i32(0);
     frame.put_i32(correlation_id);
     if api.response_header_is_flexible(version) {
         frame.put_u8(0);
     }
-    frame
 }
 
 /// Writes the length of a frame that [`begin_response`] began.
 ///
 /// # Panics
 /// If the frame has 2 GiB or more: every response is bounded far below.
-pub fn finish_response(frame: &mut BytesMut) {
+pub fn finish_response(frame: &mut [u8]) {
     let length = i32::try_from(frame.len() - 4).expect("responses stay below 2 GiB");
     frame[..4].copy_from_slice(&length.to_be_bytes());
 }
@@ -209,12 +209,16 @@ mod tests {
             (1, &[0, 0, 0, 5, 0, 0, 0, 9, 0xaa][..]),
             (9, &[0, 0, 0, 6, 0, 0, 0, 9, 0, 0xaa]),
         ] {
-            let mut frame = begin_response(metadata, version, 9, 1);
+            let mut frame = Vec::new();
+            begin_response(&mut frame, metadata, version, 9);
+            assert!(frame.len() <= RESPONSE_HEAD_BYTES_MAX);
             frame.put_u8(0xaa);
             finish_response(&mut frame);
             assert_eq!(frame, expected);
         }
         let versions = lookup(API_VERSIONS).unwrap();
-        assert_eq!(begin_response(versions, 4, 9, 0).len(), 8);
+        let mut frame = Vec::new();
+        begin_response(&mut frame, versions, 4, 9);
+        assert_eq!(frame.len(), 8);
     }
 }

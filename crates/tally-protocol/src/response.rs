@@ -39,26 +39,26 @@ pub struct NodeEndpoint {
     pub rack: Option<Arc<str>>,
 }
 
-/// A Produce response, versions 3 to 13.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProduceResponse {
-    /// The topics, in request order.
-    pub topics: Vec<ProduceTopicResponse>,
+/// A Produce response, versions 3 to 13. Nothing is collected for it: `T` goes over the topics, in request order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProduceResponse<'a, T> {
+    /// The topics.
+    pub topics: T,
     /// How long the client should keep quiet, milliseconds.
     pub throttle_time_ms: i32,
     /// Leaders named above (v10+).
-    pub node_endpoints: Vec<NodeEndpoint>,
+    pub node_endpoints: &'a [NodeEndpoint],
 }
 
-/// The answers for one topic.
+/// The answers for one topic; `P` goes over its partitions, in request order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProduceTopicResponse {
+pub struct ProduceTopicResponse<'a, P> {
     /// The name, sent below version 13.
-    pub name: Option<Arc<str>>,
+    pub name: Option<&'a str>,
     /// The id, sent from version 13.
     pub id: TopicId,
-    /// The partitions, in request order.
-    pub partitions: Vec<ProducePartitionResponse>,
+    /// The partitions.
+    pub partitions: P,
 }
 
 /// The answer for one partition.
@@ -101,45 +101,58 @@ impl ProducePartitionResponse {
 
 /// Writes a Produce response as a whole frame, its length included. `version` is one that is served.
 #[must_use]
-pub fn encode_produce(version: i16, correlation_id: i32, response: &ProduceResponse) -> BytesMut {
+pub fn encode_produce<'a, T, P>(
+    version: i16,
+    correlation_id: i32,
+    response: ProduceResponse<'a, T>,
+) -> Vec<u8>
+where
+    T: ExactSizeIterator<Item = ProduceTopicResponse<'a, P>> + Clone,
+    P: ExactSizeIterator<Item = &'a ProducePartitionResponse>,
+{
     let flexible = version >= 9;
     let api = lookup(PRODUCE).expect("Produce is in the table");
-    let mut out = begin_response(api, version, correlation_id, produce_room(response));
+    let room = produce_room(response.topics.clone());
+    let mut out = Vec::with_capacity(room);
+    begin_response(&mut out, api, version, correlation_id);
     put_array_length(&mut out, flexible, response.topics.len());
-    for topic in &response.topics {
-        put_topic(&mut out, version, flexible, topic.name.as_deref(), topic.id);
+    for topic in response.topics {
+        put_topic(&mut out, version, flexible, topic.name, topic.id);
         put_array_length(&mut out, flexible, topic.partitions.len());
-        for partition in &topic.partitions {
+        for partition in topic.partitions {
             put_produce_partition(&mut out, version, partition);
         }
         put_no_tagged_fields(&mut out, flexible);
     }
     out.put_i32(response.throttle_time_ms);
-    put_node_endpoints(&mut out, flexible, version >= 10, &response.node_endpoints);
+    put_node_endpoints(&mut out, flexible, version >= 10, response.node_endpoints);
     finish_response(&mut out);
     out
 }
 
-/// About the bytes of the body, errors aside.
-fn produce_room(response: &ProduceResponse) -> usize {
-    let topics = response.topics.iter();
-    32 + topics
-        .map(|topic| {
-            24 + topic.name.as_ref().map_or(0, |name| name.len()) + 40 * topic.partitions.len()
-        })
-        .sum::<usize>()
+/// About the bytes of the frame, errors aside.
+fn produce_room<'a, P: ExactSizeIterator>(
+    topics: impl Iterator<Item = ProduceTopicResponse<'a, P>>,
+) -> usize {
+    let topic_room = |topic: ProduceTopicResponse<'a, P>| {
+        24 + topic.name.map_or(0, str::len) + 40 * topic.partitions.len()
+    };
+    48 + topics.map(topic_room).sum::<usize>()
 }
 
-fn put_produce_partition(out: &mut BytesMut, version: i16, partition: &ProducePartitionResponse) {
+fn put_produce_partition(
+    out: &mut impl BufMut,
+    version: i16,
+    partition: &ProducePartitionResponse,
+) {
     let flexible = version >= 9;
-    // What every answer has goes out as one piece: each has its own look at the room that is left.
-    let mut fixed = [0; 30];
-    fixed[..4].copy_from_slice(&partition.index.to_be_bytes());
-    fixed[4..6].copy_from_slice(&partition.error_code.code().to_be_bytes());
-    fixed[6..14].copy_from_slice(&partition.base_offset.0.to_be_bytes());
-    fixed[14..22].copy_from_slice(&partition.log_append_time_ms.to_be_bytes());
-    fixed[22..].copy_from_slice(&partition.log_start_offset.0.to_be_bytes());
-    out.put_slice(if version >= 5 { &fixed } else { &fixed[..22] });
+    out.put_i32(partition.index);
+    out.put_i16(partition.error_code.code());
+    out.put_i64(partition.base_offset.0);
+    out.put_i64(partition.log_append_time_ms);
+    if version >= 5 {
+        out.put_i64(partition.log_start_offset.0);
+    }
     if version >= 8 {
         put_array_length(out, flexible, partition.record_errors.len());
         for (batch_index, message) in &partition.record_errors {
@@ -261,7 +274,8 @@ pub fn encode_fetch<T: Deref<Target = [u8]>>(
 ) -> Vec<Piece<T>> {
     let flexible = version >= 12;
     let api = lookup(FETCH).expect("Fetch is in the table");
-    let framing = begin_response(api, version, correlation_id, fetch_room(&response));
+    let mut framing = BytesMut::with_capacity(fetch_room(&response));
+    begin_response(&mut framing, api, version, correlation_id);
     let mut out = Pieces::new(framing);
     out.framing.put_i32(response.throttle_time_ms);
     if version >= 7 {
@@ -296,7 +310,7 @@ fn fetch_room<T>(response: &FetchResponse<T>) -> usize {
         });
         24 + topic.name.as_ref().map_or(0, |name| name.len()) + rows.sum::<usize>()
     });
-    32 + room.sum::<usize>()
+    48 + room.sum::<usize>()
 }
 
 fn put_fetch_partition<T: Deref<Target = [u8]>>(
@@ -402,7 +416,7 @@ impl<T: Deref<Target = [u8]>> Pieces<T> {
     }
 }
 
-fn put_topic(out: &mut BytesMut, version: i16, flexible: bool, name: Option<&str>, id: TopicId) {
+fn put_topic(out: &mut impl BufMut, version: i16, flexible: bool, name: Option<&str>, id: TopicId) {
     if version >= 13 {
         out.put_slice(&id.0);
     } else {
@@ -410,7 +424,7 @@ fn put_topic(out: &mut BytesMut, version: i16, flexible: bool, name: Option<&str
     }
 }
 
-fn put_current_leader(out: &mut BytesMut, tag: u32, leader: CurrentLeader) {
+fn put_current_leader(out: &mut impl BufMut, tag: u32, leader: CurrentLeader) {
     put_uvarint(out, tag);
     put_uvarint(out, 9);
     out.put_i32(leader.leader_id);
@@ -419,7 +433,12 @@ fn put_current_leader(out: &mut BytesMut, tag: u32, leader: CurrentLeader) {
 }
 
 /// The tagged fields at the end of both responses: the endpoints are tag 0 of both.
-fn put_node_endpoints(out: &mut BytesMut, flexible: bool, known: bool, endpoints: &[NodeEndpoint]) {
+fn put_node_endpoints(
+    out: &mut impl BufMut,
+    flexible: bool,
+    known: bool,
+    endpoints: &[NodeEndpoint],
+) {
     if !known || endpoints.is_empty() {
         put_no_tagged_fields(out, flexible);
         return;

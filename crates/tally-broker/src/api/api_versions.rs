@@ -3,7 +3,7 @@
 
 use crate::api::{Answer, Client, Node};
 use crate::metadata::features::{FEATURES, GROUP_VERSION, METADATA_VERSION, TRANSACTION_VERSION};
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
@@ -61,7 +61,7 @@ pub(crate) fn answer(node: &Node, client: &mut Client, head: &RequestHead, body:
 /// The answer to a version that is not served: in the form of version 0, with the one row of ApiVersions itself.
 pub(crate) fn unsupported(correlation_id: i32) -> Answer {
     let api = api_table::lookup(api_table::API_VERSIONS).expect("ApiVersions is in the table");
-    let mut frame = BytesMut::with_capacity(20);
+    let mut frame = Vec::with_capacity(20);
     frame.put_i32(16);
     frame.put_i32(correlation_id);
     frame.put_i16(ErrorCode::UnsupportedVersion.code());

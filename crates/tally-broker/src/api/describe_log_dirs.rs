@@ -3,7 +3,7 @@
 use crate::api::Node;
 use crate::api::topics::{text, topic_name};
 use crate::metadata::Topic;
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -53,7 +53,7 @@ pub(crate) async fn handle(
 
 /// Makes the frame of version 4 that of version 5, which the codec does not know: its one directory ends with whether new
 /// partitions are kept out of it (KIP-1066), behind which come the tagged fields of the directory and of the response.
-pub(crate) fn not_cordoned(mut frame: BytesMut) -> BytesMut {
+pub(crate) fn not_cordoned(mut frame: Vec<u8>) -> Vec<u8> {
     const NO_TAGGED_FIELDS: [u8; 2] = [0; 2];
     const NOT_CORDONED: u8 = 0;
     debug_assert!(
@@ -123,7 +123,7 @@ mod tests {
         // Not cordoned, then the two sections of tags.
         five.extend([0, 0, 0]);
         four.extend([0, 0]);
-        let made = not_cordoned(BytesMut::from(&four[..]));
+        let made = not_cordoned(four.to_vec());
         assert_eq!(made.len() - 4, 36);
         assert_eq!(made[4..], five[4..]);
     }

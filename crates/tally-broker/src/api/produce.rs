@@ -112,11 +112,11 @@ pub(crate) async fn answer(
         };
     }
     let response = ProduceResponse {
-        topics: group(request, parts),
+        topics: grouped(&request, &parts),
         throttle_time_ms: 0,
-        node_endpoints: Vec::new(),
+        node_endpoints: &[],
     };
-    Answer::Frame(encode_produce(version, head.correlation_id, &response))
+    Answer::Frame(encode_produce(version, head.correlation_id, response))
 }
 
 /// The partitions of the request. Of a partition that is named twice only the last counts (LR-23).
@@ -425,20 +425,23 @@ fn accepted(
     response
 }
 
-/// Puts the results under their topics again.
-fn group(request: ProduceRequest, parts: Vec<Part>) -> Vec<ProduceTopicResponse> {
-    let mut topics: Vec<ProduceTopicResponse> = request
-        .topics
-        .into_iter()
-        .map(|topic| ProduceTopicResponse {
-            name: topic.name,
+/// The results under their topics again.
+fn grouped<'a>(
+    request: &'a ProduceRequest,
+    parts: &'a [Part],
+) -> impl ExactSizeIterator<
+    Item = ProduceTopicResponse<'a, impl ExactSizeIterator<Item = &'a ProducePartitionResponse>>,
+> + Clone {
+    let result = |part: &'a Part| part.result.as_ref().expect("every part has been answered");
+    let topics = request.topics.iter().enumerate();
+    topics.map(move |(at, topic)| {
+        // The parts are in the topics' order.
+        let begin = parts.partition_point(|part| part.topic_at < at);
+        let end = parts.partition_point(|part| part.topic_at <= at);
+        ProduceTopicResponse {
+            name: topic.name.as_deref(),
             id: topic.id,
-            partitions: Vec::with_capacity(topic.partitions.len()),
-        })
-        .collect();
-    for part in parts {
-        let result = part.result.expect("every part has been answered");
-        topics[part.topic_at].partitions.push(result);
-    }
-    topics
+            partitions: parts[begin..end].iter().map(result),
+        }
+    })
 }

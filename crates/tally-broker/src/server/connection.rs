@@ -208,7 +208,11 @@ impl Connection {
             Answer::Frame(frame) if frame.len() <= JOINED_BYTES_MAX => {
                 self.responses.join(&frame).await
             }
-            Answer::Frame(frame) => self.responses.push(Piece::Framing(Bytes::from(frame))).await,
+            Answer::Frame(frame) => {
+                self.responses
+                    .push(Piece::Framing(Bytes::from(frame)))
+                    .await
+            }
             Answer::Pieces(pieces) => {
                 for piece in pieces {
                     self.responses.push(piece).await?;

@@ -64,6 +64,7 @@ pub(crate) use init_producer_id::{Owners, PlainProducerIds};
 use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
+use crate::quotas::{Limits as Quotas, Rates};
 use crate::server::loading::Loading;
 use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{Asked, Shards};
@@ -76,7 +77,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use tally_groups as groups;
 use tally_protocol::frame::{self, HeadError, RequestHead};
@@ -116,6 +117,7 @@ pub(crate) struct Node {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) loading: Loading,
     pub(crate) request_memory: Arc<RequestMemory>,
+    pub(crate) rates: Rates,
 }
 
 /// Who is at the other end of a connection.
@@ -126,6 +128,10 @@ pub(crate) struct Client {
     pub(crate) waiter: WaiterId,
     pub(crate) bell: Arc<Notify>,
     client_id: Option<Arc<str>>,
+    /// How fast it may be.
+    pub(crate) quotas: Quotas,
+    /// For how many milliseconds nothing more is read of it, once it has its answer (LR-161).
+    throttle_ms: AtomicI32,
     /// What it calls itself in ApiVersions (KIP-511): name and version.
     software: Option<Arc<str>>,
     /// Its place in the order in which connections were accepted.
@@ -160,6 +166,8 @@ impl Client {
             waiter,
             bell,
             client_id: None,
+            quotas: Quotas::default(),
+            throttle_ms: AtomicI32::new(0),
             software: None,
             number: waiter.0,
             overtaken: AtomicBool::new(false),
@@ -224,6 +232,27 @@ impl Client {
     /// Keeps what it calls itself.
     pub(crate) fn set_software(&mut self, software: &str) {
         self.software = Some(Arc::from(software));
+    }
+
+    /// Looks up how fast it may be, if that may have changed.
+    fn follow_quotas(&mut self, node: &Node) {
+        if self.quotas.are_of(node.metadata.quota_generation()) {
+            return;
+        }
+        let (generation, table) = node.metadata.quotas();
+        let now_ms = node.shards.now().monotonic_ms;
+        let table = (generation, &*table);
+        self.quotas = node.rates.limits(table, self.client_id.as_ref(), now_ms);
+    }
+
+    /// It has moved more than it may: nothing more is read of it for so long (LR-161, LR-162).
+    fn throttle(&self, ms: i32) {
+        self.throttle_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// For how many milliseconds nothing is to be read, asked once.
+    pub(crate) fn take_throttle_ms(&mut self) -> i32 {
+        std::mem::take(self.throttle_ms.get_mut())
     }
 
     /// The client id of the last request; empty if there was none.
@@ -425,12 +454,19 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
     }
     if head.client_id_bytes(&frame) != client.client_id.as_deref().map(str::as_bytes) {
         client.client_id = head.client_id(&frame).map(Arc::from);
+        client.quotas.forget();
     }
     frame.advance(head.body_at);
     let body = frame;
     let answer = match head.api_key {
-        api_table::PRODUCE => produce::answer(node, client, &head, body).await,
-        api_table::FETCH => return fetch::answer(node, client, &head, body.freeze()).await,
+        api_table::PRODUCE => {
+            client.follow_quotas(node);
+            produce::answer(node, client, &head, body).await
+        }
+        api_table::FETCH => {
+            client.follow_quotas(node);
+            return fetch::answer(node, client, &head, body.freeze()).await;
+        }
         api_table::API_VERSIONS => return api_versions::answer(node, client, &head, &body),
         _ => dispatch(node, client, &head, body.freeze()).await,
     };
@@ -494,7 +530,7 @@ async fn dispatch(node: &Arc<Node>, client: &Client, head: &RequestHead, body: B
         | api_table::DESCRIBE_CLIENT_QUOTAS
         | api_table::ALTER_CLIENT_QUOTAS
         | api_table::DESCRIBE_USER_SCRAM_CREDENTIALS
-        | api_table::ALTER_USER_SCRAM_CREDENTIALS => security(head, body).await,
+        | api_table::ALTER_USER_SCRAM_CREDENTIALS => security(node, head, body).await,
         _ => reading(node, head, body).await,
     }
 }
@@ -741,8 +777,8 @@ async fn cluster(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
     }
 }
 
-/// Tokens, quotas and credentials, of which there are none.
-async fn security(head: &RequestHead, body: Bytes) -> Answer {
+/// Quotas; tokens and credentials, of which there are none.
+async fn security(node: &Node, head: &RequestHead, body: Bytes) -> Answer {
     match head.api_key {
         api_table::CREATE_DELEGATION_TOKEN => {
             serve(head, body, async |_: CreateDelegationTokenRequest| {
@@ -769,10 +805,10 @@ async fn security(head: &RequestHead, body: Bytes) -> Answer {
             .await
         }
         api_table::DESCRIBE_CLIENT_QUOTAS => {
-            serve(head, body, async |q| client_quotas::describe(&q)).await
+            serve(head, body, async |q| client_quotas::describe(node, &q)).await
         }
         api_table::ALTER_CLIENT_QUOTAS => {
-            serve(head, body, async |q| client_quotas::alter(&q)).await
+            serve(head, body, async |q| client_quotas::alter(node, &q)).await
         }
         api_table::DESCRIBE_USER_SCRAM_CREDENTIALS => {
             serve(head, body, async |q| scram_credentials::describe(&q)).await

@@ -7,6 +7,7 @@ use crate::loggers::Loggers;
 use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
 };
+use crate::quotas::Rates;
 use crate::server::clock::Clock;
 use crate::server::compactor;
 use crate::server::hanging::{self, WatchSettings};
@@ -288,6 +289,7 @@ pub(crate) fn open(
         fetch_sessions: FetchSessions::new(config.fetch_session_slots, random_number()),
         loading: Loading::default(),
         request_memory: Arc::new(RequestMemory::new(config.queued_max_request_bytes)),
+        rates: Rates::new(config.quota_windows),
     });
     Ok(Opened {
         data_dir,

@@ -44,6 +44,7 @@ pub use self::topic::{
 pub use self::values::Values;
 
 use self::property::Status;
+use crate::quotas::Windows;
 use tally_groups as groups;
 
 /// How properties are given at start, the weakest first: of one property the strongest counts.
@@ -328,6 +329,8 @@ pub struct BrokerConfig {
     pub producer_id_expiration_ms: u64,
     /// How often idle producers are forgotten.
     pub producer_id_expiration_check_interval_ms: u64,
+    /// `quota.window.num` and `quota.window.size.seconds`.
+    pub(crate) quota_windows: Windows,
     /// What a topic has that sets nothing itself.
     pub topic_defaults: Arc<TopicConfig>,
     /// Every property, for DescribeConfigs and for the defaults of topics.
@@ -356,7 +359,6 @@ impl BrokerConfig {
         let topic_defaults = TopicConfig::parse(&values, [])
             .map_err(|error| values.invalid(error.property(), error.to_string()))?
             .0;
-        let shards = usize::try_from(values.int("tally.shards")).unwrap_or(0);
         Ok(BrokerConfig {
             node_id: values.int("node.id"),
             cluster_id: cluster_id(&values)?,
@@ -366,7 +368,7 @@ impl BrokerConfig {
             http: address::http(&values)?,
             durability: durability(&values)?,
             journal_bytes: values.unsigned("tally.journal.bytes"),
-            shards: (shards > 0).then_some(shards),
+            shards: shards(&values),
             transaction_version: values.short("tally.transaction.version"),
             unstable_api_versions: values.boolean("unstable.api.versions.enable")
                 || values.boolean("transaction.two.phase.commit.enable"),
@@ -417,6 +419,7 @@ impl BrokerConfig {
             transaction_state_log_num_partitions: values
                 .int("transaction.state.log.num.partitions"),
             transaction_state_log_segment_bytes: values.int("transaction.state.log.segment.bytes"),
+            quota_windows: quota_windows(&values),
             producer_id_expiration_ms: values.unsigned("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: values
                 .unsigned("producer.id.expiration.check.interval.ms"),
@@ -530,6 +533,19 @@ fn data_dir(values: &Values) -> Result<PathBuf, ConfigError> {
             "more than one data directory is not built yet".to_owned(),
         )),
     }
+}
+
+fn shards(values: &Values) -> Option<usize> {
+    let count = usize::try_from(values.int("tally.shards")).unwrap_or(0);
+    (count > 0).then_some(count)
+}
+
+fn quota_windows(values: &Values) -> Windows {
+    let number = |name| u64::try_from(values.int(name)).unwrap_or(1);
+    Windows::new(
+        number("quota.window.num"),
+        number("quota.window.size.seconds"),
+    )
 }
 
 /// One warning per status, so that a whole file of properties does not flood the first screen.

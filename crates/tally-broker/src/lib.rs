@@ -11,6 +11,7 @@ pub mod config;
 mod durability;
 mod loggers;
 mod metadata;
+mod quotas;
 mod server;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -8,11 +8,12 @@
 //!   hangs (S-6).
 //!
 //! Keys of the store: `cluster.id`, `node.id`, `incarnation`, `features.epoch`, `producer.ids.next`, `topic/NAME`,
-//! `topic/NAME/PROPERTY` and `config/KIND/NAME/PROPERTY`. Not here: partitions' data, committed offsets, who may do what.
+//! `topic/NAME/PROPERTY`, `config/KIND/NAME/PROPERTY` and `quota/ENTITY/QUOTA`. Not here: partitions' data, committed offsets, who may do what.
 
 pub(crate) mod features;
 mod for_groups;
 mod names;
+mod quotas;
 mod random;
 mod record;
 mod settings;
@@ -31,11 +32,13 @@ use crate::config::properties::topic_property;
 use crate::config::{BrokerConfig, ChangeError, Overrides, TopicConfig, TopicConfigError};
 
 pub(crate) use self::names::{NameError, check as check_topic_name};
+pub(crate) use self::quotas::{Change as QuotaChange, QuotaError};
 pub(crate) use self::random::{Random, system_random};
 pub(crate) use self::settings::{AlterError, AlterMode};
 
 use self::features::Finals;
 use self::for_groups::ForGroups;
+use self::quotas::Quotas;
 use self::record::TopicRecord;
 use self::settings::Settings;
 
@@ -316,6 +319,7 @@ pub(crate) struct Metadata {
     cluster_id: String,
     incarnation: i64,
     finals: Finals,
+    quotas: Quotas,
     is_new: bool,
     image: RwLock<Image>,
     generation: AtomicU64,
@@ -352,6 +356,7 @@ impl Metadata {
             settings.config.transaction_version,
             identity.features_epoch,
         )?;
+        let quotas = Quotas::read(&entries)?;
         let mut image = Image::default();
         for (_, record) in records {
             image.insert(topic_of(record, &settings.config, identity.incarnation)?);
@@ -376,6 +381,7 @@ impl Metadata {
             cluster_id: identity.cluster_id,
             incarnation: identity.incarnation,
             finals,
+            quotas,
             is_new: identity.is_new,
             image: RwLock::new(image),
             generation: AtomicU64::new(0),

@@ -15,6 +15,7 @@ pub const CLIENT_ID: &str = "tally-testkit";
 pub struct Connection {
     stream: TcpStream,
     next_correlation_id: i32,
+    client_id: String,
 }
 
 impl Connection {
@@ -33,7 +34,13 @@ impl Connection {
         Ok(Connection {
             stream,
             next_correlation_id: 1,
+            client_id: CLIENT_ID.to_owned(),
         })
+    }
+
+    /// Gives the requests from now on another client id than [`CLIENT_ID`].
+    pub fn set_client_id(&mut self, client_id: &str) {
+        client_id.clone_into(&mut self.client_id);
     }
 
     /// Sends a request and returns its response; panics if the connection is closed instead.
@@ -56,7 +63,7 @@ impl Connection {
     pub fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id += 1;
-        self.send_bytes(&frame(version, correlation_id, request));
+        self.send_bytes(&frame_as(&self.client_id, version, correlation_id, request));
         correlation_id
     }
 
@@ -121,17 +128,26 @@ impl Connection {
 /// A whole frame with its length.
 #[track_caller]
 pub fn frame<R: Request>(version: i16, correlation_id: i32, request: &R) -> Vec<u8> {
+    frame_as(CLIENT_ID, version, correlation_id, request)
+}
+
+#[track_caller]
+fn frame_as<R: Request>(
+    client_id: &str,
+    version: i16,
+    correlation_id: i32,
+    request: &R,
+) -> Vec<u8> {
     let mut body = BytesMut::new();
     request
         .encode(&mut body, version)
         .expect("the request fits its version");
-    frame_of(
-        R::KEY,
-        version,
-        R::header_version(version),
-        correlation_id,
-        &body,
-    )
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(StrBytes::from_string(client_id.to_owned())));
+    frame_with(&header, R::header_version(version), &body)
 }
 
 /// A whole frame with its length, of any key, version and body. `header_version` is 1, or 2 for flexible versions.
@@ -147,6 +163,10 @@ pub fn frame_of(
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
         .with_client_id(Some(StrBytes::from_static_str(CLIENT_ID)));
+    frame_with(&header, header_version, body)
+}
+
+fn frame_with(header: &RequestHeader, header_version: i16, body: &[u8]) -> Vec<u8> {
     let mut content = BytesMut::new();
     header
         .encode(&mut content, header_version)

@@ -11,6 +11,7 @@ pub(crate) use sessions::Sessions;
 
 use crate::api::{Answer, Client, Node};
 use crate::metadata::Topic;
+use crate::quotas::Limit;
 use session::{SESSION_PARTITIONS_MAX, Session, TooLarge, TopicKey};
 use sessions::{SharedSession, lock};
 use std::collections::BTreeSet;
@@ -96,6 +97,9 @@ async fn answer_all(
     let generation = node.metadata.generation();
     let (keys, topic_of, wanted) = find(node, version, request);
     let pass = read_until_content(node, client, version, request, &wanted).await;
+    if let Err(throttle_ms) = admit(node, client, &pass) {
+        return throttled(0, throttle_ms);
+    }
     let wants_session = request.session_epoch == 0 && !is_follower(request);
     let session_id = if wants_session {
         let answers = topic_of.iter().map(|at| &keys[*at]).zip(&wanted);
@@ -161,6 +165,9 @@ async fn answer_news(
     if session.expected_epoch() != continued.epoch {
         let code = ErrorCode::InvalidFetchSessionEpoch;
         return response(code, request.session_id, Vec::new());
+    }
+    if let Err(throttle_ms) = admit(node, client, &pass) {
+        return throttled(request.session_id, throttle_ms);
     }
     let news = session.news(pass.partitions);
     response(ErrorCode::None, request.session_id, news)
@@ -243,6 +250,26 @@ fn response(
         session_id,
         topics,
         node_endpoints: Vec::new(),
+    }
+}
+
+/// LR-162: whether what was found may go out; if not, after how many milliseconds it may be asked for again.
+fn admit(node: &Node, client: &Client, pass: &Pass) -> Result<(), i32> {
+    let Some(limit) = client.quotas.fetch() else {
+        return Ok(());
+    };
+    if pass.found_bytes == 0 {
+        return Ok(());
+    }
+    let admitted = limit.admit(node.shards.now().monotonic_ms, pass.found_bytes);
+    admitted.inspect_err(|throttle_ms| client.throttle(*throttle_ms))
+}
+
+/// LR-162: nothing, and a session stays as it was; there is none yet for one that asked for all.
+fn throttled(session_id: i32, throttle_time_ms: i32) -> FetchResponse<Slice> {
+    FetchResponse {
+        throttle_time_ms,
+        ..response(ErrorCode::None, session_id, Vec::new())
     }
 }
 
@@ -343,7 +370,7 @@ async fn wait_until_content(
     request: &FetchRequest,
     wanted: &[Wanted],
 ) -> Pass {
-    let limits = Limits::of(node, request);
+    let limits = Limits::of(node, client, request);
     let deadline =
         Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let may_wait = request.max_wait_ms > 0 && !wanted.is_empty();
@@ -396,8 +423,13 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(node: &Node, request: &FetchRequest) -> Limits {
-        let server_max = node.config.fetch_max_bytes.min(RESPONSE_BYTES_MAX);
+    fn of(node: &Node, client: &Client, request: &FetchRequest) -> Limits {
+        let quota = client.quotas.fetch();
+        let server_max = node
+            .config
+            .fetch_max_bytes
+            .min(RESPONSE_BYTES_MAX)
+            .min(quota.map_or(usize::MAX, Limit::bytes_at_once));
         let max_bytes = usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(server_max);

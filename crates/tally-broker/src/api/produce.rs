@@ -71,6 +71,7 @@ pub(crate) async fn answer(
     body: BytesMut,
 ) -> Answer {
     let version = head.api_version;
+    let request_bytes = head.body_at + body.len();
     let mut request = match ProduceRequest::parse(version, body) {
         Ok(request) => request,
         Err(malformed) => {
@@ -100,6 +101,7 @@ pub(crate) async fn answer(
         }
     }
     append_all(node, client, (version, acks), &mut parts).await;
+    let throttle_time_ms = charge(node, client, request_bytes);
     if acks == 0 {
         // P-26, LR-32: no answer, and a closed connection is the only way to say that something is wrong.
         let mut results = parts.iter().filter_map(|part| part.result.as_ref());
@@ -113,10 +115,20 @@ pub(crate) async fn answer(
     }
     let response = ProduceResponse {
         topics: grouped(&request, &parts),
-        throttle_time_ms: 0,
+        throttle_time_ms,
         node_endpoints: &[],
     };
     Answer::Frame(encode_produce(version, head.correlation_id, response))
+}
+
+/// LR-161: what was asked is done; for how long nothing more is.
+fn charge(node: &Node, client: &Client, request_bytes: usize) -> i32 {
+    let Some(limit) = client.quotas.produce() else {
+        return 0;
+    };
+    let throttle_ms = limit.charge(node.shards.now().monotonic_ms, request_bytes);
+    client.throttle(throttle_ms);
+    throttle_ms
 }
 
 /// The partitions of the request. Of a partition that is named twice only the last counts (LR-23).

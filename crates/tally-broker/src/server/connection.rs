@@ -204,23 +204,46 @@ impl Connection {
         };
         frames.held = None;
         match answer {
-            Answer::Nothing => Ok(()),
+            Answer::Nothing => {}
             Answer::Frame(frame) if frame.len() <= JOINED_BYTES_MAX => {
-                self.responses.join(&frame).await
+                self.responses.join(&frame).await?;
             }
             Answer::Frame(frame) => {
                 self.responses
                     .push(Piece::Framing(Bytes::from(frame)))
-                    .await
+                    .await?;
             }
             Answer::Pieces(pieces) => {
                 for piece in pieces {
                     self.responses.push(piece).await?;
                 }
-                Ok(())
             }
-            Answer::Close(reason) => Err(End::Refused(reason)),
+            Answer::Close(reason) => return Err(End::Refused(reason)),
         }
+        match u64::try_from(self.client.take_throttle_ms()) {
+            Ok(ms @ 1..) => Box::pin(self.throttle(Duration::from_millis(ms))).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// LR-161: a client that has moved more than it may has its answer, and nothing more is done for it for so long. A
+    /// connection that would be idle for too long by that is closed, as Kafka does (LR-156).
+    async fn throttle(&mut self, wait: Duration) -> Result<(), End> {
+        let wait_max = self.frames.idle_max.map_or(wait, |max| max.min(wait));
+        let until = Instant::now() + wait_max;
+        let attended = attend(&mut self.frames, &mut self.responses);
+        if let Ok(gone) = tokio::time::timeout_at(until, attended).await {
+            gone?;
+            if self.frames.buffer.is_empty() {
+                return Err(End::Closed);
+            }
+            // What it sent before it closed its side still has its turn.
+            tokio::time::sleep_until(until).await;
+        }
+        if wait_max < wait {
+            return Err(End::Closed);
+        }
+        Ok(())
     }
 }
 

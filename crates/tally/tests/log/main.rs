@@ -18,6 +18,7 @@ mod list_offsets;
 mod metadata;
 mod monitors;
 mod produce;
+mod quotas;
 mod retention;
 mod security;
 mod segments;

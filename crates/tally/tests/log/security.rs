@@ -1,4 +1,4 @@
-//! Quotas, passwords and tokens, which are not there: the answers of Apache Kafka where nobody has set any, and where it would
+//! Quotas that nobody has set, and passwords and tokens, which are not there: the answers of Apache Kafka where nobody has set any, and where it would
 //! keep what is asked, a refusal (35).
 
 use crate::corner::Corner;
@@ -32,15 +32,14 @@ fn component(entity_type: &str, match_type: i8, name: Option<&str>) -> Component
 }
 
 #[test]
-fn there_are_no_quotas_to_show() {
+fn quotas_that_nobody_has_set_are_not_shown() {
     let mut corner = Corner::new();
     let nobody = unique("nobody");
     let named = component("user", 0, Some(&nobody));
     for (components, code) in [
-        (vec![], 0),
         (vec![named.clone()], 0),
         (vec![named.clone(), component("client-id", 2, None)], 0),
-        (vec![component("client-id", 1, None)], 0),
+        (vec![named.clone(), component("client-id", 1, None)], 0),
         (vec![component("ip", 2, None)], 0),
         (
             vec![named.clone(), component("ip", 2, None)],
@@ -83,18 +82,13 @@ fn change(entity: Vec<EntityData>, key: &str, value: Option<f64>) -> EntryData {
 }
 
 #[test]
-fn a_quota_that_nobody_keeps_is_not_taken() {
+fn lr165_a_quota_is_checked() {
     let mut corner = Corner::new();
     let nobody = unique("nobody");
     let user = || vec![entity("user", &nobody)];
-    let not_built = if corner.is_kafka {
-        0
-    } else {
-        UNSUPPORTED_VERSION
-    };
     let cases = [
         (change(user(), "producer_byte_rate", None), 0),
-        (change(user(), "producer_byte_rate", Some(1e6)), not_built),
+        (change(user(), "producer_byte_rate", Some(1e6)), 0),
         (
             change(user(), "producer_bite_rate", Some(1e6)),
             INVALID_REQUEST,
@@ -131,7 +125,7 @@ fn a_quota_that_nobody_keeps_is_not_taken() {
                 "request_percentage",
                 Some(50.0),
             ),
-            not_built,
+            0,
         ),
     ];
     for (entry, code) in cases {

@@ -132,7 +132,7 @@ pub(super) const WORDS: &[Word] = &[
     ),
     log(
         "W2301 config.unused",
-        "A topic was given a property that Kafka has and that does nothing here.",
+        "A topic was given a property, or a client a quota, that Kafka has and that does nothing here.",
         "tally explain PROPERTY says whether it will do something later; tally topic alter TOPIC --unset PROPERTY takes it back",
     ),
 ];

@@ -20,7 +20,8 @@ use std::time::Duration;
 use tally_protocol::frame::RequestHead;
 use tally_protocol::request::{FetchPartition, FetchRequest};
 use tally_protocol::response::{
-    CurrentLeader, FetchPartitionResponse, FetchResponse, FetchTopicResponse, encode_fetch,
+    CurrentLeader, FetchPartitionResponse, FetchResponse, FetchTopicResponse, NodeEndpoint,
+    encode_fetch,
 };
 use tally_protocol::{ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use tally_shard::{Isolation, ReadOutcome, ReadRequest, ShardMessage, ShardReply, WaiterId};
@@ -76,12 +77,27 @@ pub(crate) async fn answer(
     // While the request waits, its bytes would keep the buffer in which they came.
     drop(body);
     let is_whole = matches!(request.session_epoch, -1 | 0) || is_follower(&request);
-    let response = if is_whole {
+    let mut response = if is_whole {
         answer_all(node, client, version, &request).await
     } else {
         answer_news(node, client, version, &request).await
     };
+    response.node_endpoints = endpoints(node, &response.topics);
     Answer::Pieces(encode_fetch(version, head.correlation_id, response))
+}
+
+/// Where the leader is that partitions of the answer name: this node (LR-110).
+fn endpoints(node: &Node, topics: &[FetchTopicResponse<Slice>]) -> Vec<NodeEndpoint> {
+    let mut partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    if !partitions.any(|partition| partition.current_leader.is_some()) {
+        return Vec::new();
+    }
+    vec![NodeEndpoint {
+        node_id: node.config.node_id,
+        host: Arc::from(node.advertised.host.as_str()),
+        port: i32::from(node.advertised.port),
+        rack: None,
+    }]
 }
 
 /// Answers a request that names all it wants: without a session, or to open one (section 9.2).

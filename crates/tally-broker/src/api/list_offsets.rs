@@ -14,12 +14,16 @@ use tally_protocol::{BatchView, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use tally_shard::{Isolation, OffsetLookup, OffsetQuery, ShardMessage, ShardReply};
 use tally_storage::Slice;
 
+/// The replica id of consumers.
+const CONSUMER: i32 = -1;
+
 pub(crate) async fn handle(
     node: &Node,
     version: i16,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let isolation = if request.isolation_level == 1 {
+    // LR-93: the bound of open transactions is for consumers; tools ask as somebody else.
+    let isolation = if request.isolation_level == 1 && request.replica_id.0 == CONSUMER {
         Isolation::ReadCommitted
     } else {
         Isolation::ReadUncommitted

@@ -3,8 +3,10 @@
 use crate::corner::{Corner, PROGRAM};
 use std::fs::OpenOptions;
 use tally_testkit::broker::{Broker, offset_file};
+use tally_testkit::client::FetchCall;
 
 const STORAGE_ERROR: i16 = 56;
+const NOT_LEADER: i16 = 6;
 
 /// A log that became shorter under the broker stands for pages that can't be read: they are in no memory, and reading them
 /// fails. Through a map that would end the process.
@@ -36,6 +38,11 @@ fn what_cannot_be_read_is_an_error_of_its_partition_alone() {
     log.and_then(|log| log.set_len(0)).expect("cut");
     let read = corner.read_uncommitted(&topic, 0, 0);
     assert_eq!(read.error, STORAGE_ERROR);
+    let mut old = FetchCall::of(&topic, 0, 0, 0);
+    for (version, code) in [(5, NOT_LEADER), (6, STORAGE_ERROR)] {
+        old.version = version;
+        assert_eq!(corner.fetch(&old)[0].error, code, "LR-109, v{version}");
+    }
     let (error, _, _) = corner.list_offset((7, 0), &topic, 0, 1);
     assert_eq!(error, STORAGE_ERROR);
     assert_eq!(corner.offsets_from(1, 0), all, "others go on");

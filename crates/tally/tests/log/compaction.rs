@@ -1,5 +1,6 @@
 //! Compacted topics over the wire: L35 to L38, L40, L41, and that the coordinators' own topics shrink.
 
+use crate::configs::{SET, TOPIC, alter};
 use crate::corner::{Corner, PROGRAM};
 use bytes::Bytes;
 use kafka_protocol::messages::{DeleteTopicsRequest, InitProducerIdRequest};
@@ -158,7 +159,7 @@ fn write(client: &mut Client, id: &str, producer: Producer, topic: &str, sequenc
 }
 
 #[track_caller]
-fn transactional(client: &mut Client, id: &str) -> Producer {
+pub(crate) fn transactional(client: &mut Client, id: &str) -> Producer {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(transactional_id(id)))
         .with_transaction_timeout_ms(600_000);
@@ -206,6 +207,58 @@ fn l36_aborted_records_go_and_committed_ones_are_read_as_before() {
     drop(client);
     assert!(broker.stop());
     check_files(&broker.data());
+}
+
+/// Left from a time when the topic was not compacted.
+#[test]
+fn lr73_records_without_a_key_go() {
+    let mut broker = broker(&[]);
+    let mut corner = Corner::at(broker.address(), 1, &[SMALL, EAGER]);
+    let topic = corner.topic.clone();
+    for _ in 0..3 {
+        let mut batch = Batch::plain(2);
+        batch
+            .records
+            .iter_mut()
+            .for_each(|record| record.key = None);
+        assert_eq!(corner.code(&batch), 0);
+    }
+    put(&mut corner, &topic, "k", Some("value"));
+    assert_eq!(offsets(&mut corner, &topic), [0, 1, 2, 3, 4, 5, 6]);
+    let changes = [("cleanup.policy", SET, Some("compact"))];
+    assert_eq!(alter(&mut corner, TOPIC, &topic, &changes), 0);
+    wait_for_offsets(&mut corner, &topic, &[6]);
+    drop(corner);
+    assert!(broker.stop());
+    check_files(&broker.data());
+}
+
+#[test]
+fn lr78_both_policies_hold_together() {
+    let broker = broker(&["log.retention.check.interval.ms=20"]);
+    let both = ("cleanup.policy", "compact,delete");
+    let configs = [SMALL, EAGER, both, ("retention.ms", "3600000")];
+    let mut corner = Corner::at(broker.address(), 1, &configs);
+    let topic = corner.topic.clone();
+    for key in ["old", "new", "new", "newest"] {
+        let mut batch = record(Batch::plain(1), key, Some("a value that takes some room"));
+        if key == "old" {
+            batch.base_timestamp -= 24 * 3_600_000;
+            batch.records[0].value = Some(Bytes::from(vec![b'v'; 100]));
+        }
+        assert_eq!(corner.code(&batch), 0);
+    }
+    // Its time takes the first, though nothing has superseded it, and a later value the second.
+    let mut rounds = 0..ROUNDS;
+    wait_until("both policies have done their part", || {
+        rounds
+            .next()
+            .into_iter()
+            .for_each(|_| close_segments(&mut corner, &topic));
+        let start = corner.list_offset((7, 0), &topic, 0, -2).1;
+        let kept = corner.read_uncommitted(&topic, 0, start).data_offsets();
+        start >= 1 && !kept.contains(&1) && kept.contains(&2) && kept.contains(&3)
+    });
 }
 
 #[test]

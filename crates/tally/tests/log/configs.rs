@@ -16,13 +16,13 @@ use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, text, unique};
 use tally_testkit::waiting::wait_until;
 
-const TOPIC: i8 = 2;
+pub(crate) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 
-const SET: i8 = 0;
+pub(crate) const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
@@ -31,7 +31,7 @@ const SUBTRACT: i8 = 3;
 type Setting<'a> = (&'a str, Option<&'a str>);
 
 /// Property, operation, value.
-type Change<'a> = (&'a str, i8, Option<&'a str>);
+pub(crate) type Change<'a> = (&'a str, i8, Option<&'a str>);
 
 fn resource(kind: i8, name: &str, changes: &[Change<'_>]) -> AlterConfigsResource {
     let configs = changes.iter().map(|(name, operation, value)| {
@@ -48,7 +48,7 @@ fn resource(kind: i8, name: &str, changes: &[Change<'_>]) -> AlterConfigsResourc
 
 /// IncrementalAlterConfigs with one resource; its error. A refusal has a sentence, a success has none.
 #[track_caller]
-fn alter(client: &mut Client, kind: i8, name: &str, changes: &[Change<'_>]) -> i16 {
+pub(crate) fn alter(client: &mut Client, kind: i8, name: &str, changes: &[Change<'_>]) -> i16 {
     let mut outcomes = Vec::new();
     for validate_only in [true, false] {
         let request = IncrementalAlterConfigsRequest::default()

@@ -86,6 +86,7 @@ fn l93_idle_connections_are_closed_and_those_that_wait_are_not() {
 #[test]
 fn l93_an_address_has_so_many_connections() {
     two_connections_are_served(&["max.connections.per.ip=2"]);
+    two_connections_are_served(&["max.connections=2"]);
     two_connections_are_served(&[
         "max.connections.per.ip=0",
         "max.connections.per.ip.overrides=127.0.0.1:2",

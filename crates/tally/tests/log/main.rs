@@ -20,6 +20,7 @@ mod monitors;
 mod produce;
 mod quotas;
 mod retention;
+mod rules;
 mod security;
 mod segments;
 mod sessions;

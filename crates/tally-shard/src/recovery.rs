@@ -64,6 +64,9 @@ pub(crate) fn open(
     for row in aborted {
         journal.append_transaction_row(id, row.last_offset, &row.encode())?;
     }
+    if from == recovered.log_start {
+        journal.recount_transaction_rows(id, AbortedTransaction::last_offset_of)?;
+    }
     let replayed = Replayed {
         producers,
         hosted,

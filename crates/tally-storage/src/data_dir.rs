@@ -544,12 +544,7 @@ fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
     let clean = root.join(CLEAN);
     let was_clean = has_clean_mark(root).map_err(cannot("read", &clean))?;
     let boot = root.join(BOOT);
-    let now = disk::boot_id();
-    let before = disk::read(&boot).map_err(cannot("read", &boot))?;
-    let same_boot = match (&now, &before) {
-        (Some(now), Some(before)) => before.trim_ascii_end() == now.as_bytes(),
-        _ => false,
-    };
+    let same_boot = is_same_boot(root).map_err(cannot("read", &boot))?;
     let was_clean = was_clean || fresh;
     if was_clean {
         // Before the mark goes: a run that is killed from here on belongs to this boot.
@@ -558,6 +553,20 @@ fn take_marks(root: &Path, fresh: bool) -> Result<(bool, bool), OpenDirError> {
     disk::remove_if_present(&clean).map_err(cannot("remove", &clean))?;
     disk::sync_directory(root).map_err(cannot("sync", root))?;
     Ok((was_clean, !was_clean && !same_boot))
+}
+
+/// Whether the kernel has run since the directory was last used.
+fn is_same_boot(root: &Path) -> io::Result<bool> {
+    let before = disk::read(&root.join(BOOT))?;
+    Ok(match (disk::boot_id(), before) {
+        (Some(now), Some(before)) => before.trim_ascii_end() == now.as_bytes(),
+        _ => false,
+    })
+}
+
+/// Whether the next start has to deal with a power cut.
+pub(crate) fn lost_power(root: &Path) -> io::Result<bool> {
+    Ok(!has_clean_mark(root)? && !is_same_boot(root)?)
 }
 
 /// Stores the id of this run of the kernel, unless it is there.

@@ -12,7 +12,7 @@ use crate::error::{OpenDirError, StorageError, failed};
 use crate::index::{OFFSET_ENTRY, OffsetIndex, TIME_ENTRY, TimeIndex};
 use crate::meta::{self, Revision};
 use crate::partition;
-use crate::recovery_points::{self, Point};
+use crate::recovery_points::{self, Point, RecoveryPoints};
 use crate::redo;
 use crate::segment::{INDEX, LOG, SNAPSHOT, TIME_INDEX, TXN_INDEX};
 use crate::sync_journal::Durability;
@@ -90,6 +90,26 @@ impl Inspection {
     /// Whether the mark of a clean shutdown is there: no broker has run since, and all files are complete.
     pub fn is_clean(&self) -> io::Result<bool> {
         data_dir::has_clean_mark(&self.root)
+    }
+
+    /// The segment of a partition from which on the next start cuts at damage, since the power may have failed before it was
+    /// synced. `None` if the power did not fail.
+    pub fn unsynced_from(&self, partition: PartitionId) -> io::Result<Option<Offset>> {
+        if !data_dir::lost_power(&self.root)? {
+            return Ok(None);
+        }
+        let points = RecoveryPoints::load(&self.root)?;
+        Ok(Some(points.get(partition).segment))
+    }
+
+    /// Looks at a directory that the caller has to himself.
+    pub(crate) fn of_owner(root: &Path) -> Result<Inspection, OpenDirError> {
+        Ok(Inspection {
+            format: data_dir::readable_format(root)?,
+            root: root.to_owned(),
+            holder: Holder::Nobody,
+            _lock: None,
+        })
     }
 
     /// The partitions that have files, in order.

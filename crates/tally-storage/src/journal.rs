@@ -426,6 +426,17 @@ impl SegmentJournal {
             .is_ok_and(|log| log.rows_are_intact(snapshot))
     }
 
+    /// All rows were made again from the log: the older snapshots are told which of them are below them.
+    pub fn recount_transaction_rows(
+        &mut self,
+        partition: PartitionId,
+        last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
+    ) -> Result<(), StorageError> {
+        let (log, _) = self.log_and_place(partition)?;
+        log.recount_all_rows(last_offset_of);
+        Ok(())
+    }
+
     /// Drops the rows whose last offset is `from` or higher: a replay from there makes them again (P-64).
     pub fn truncate_transaction_rows(
         &mut self,

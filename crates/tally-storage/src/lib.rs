@@ -20,6 +20,7 @@
 //! | `opening` | the map and the indexes of a segment, made away from that lock |
 //! | `completion` | the end of a run: everything complete, synced and closed |
 //! | `recovery` | the walk over a segment that finds where its good bytes end |
+//! | `repair` | mending what is damaged in a stopped broker's directory, for the offline tools |
 //! | `inspect` | looking into a directory without changing it, for the offline tools |
 //! | `disk` | every call that touches a file: the place where another disk can be put |
 //! | `faults` | for tests: who looks at those calls and spoils them, and where the process can be made to die |
@@ -52,6 +53,7 @@ mod partition_map;
 mod recovery;
 mod recovery_points;
 mod redo;
+mod repair;
 mod segment;
 mod sync_journal;
 mod tail;
@@ -77,6 +79,7 @@ pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};
 pub use mmap::Slice;
 pub use partition::{LogOptions, ReadOutcome, Recovered, SegmentInfo};
 pub use recovery::{Cut, CutReason};
+pub use repair::{Damaged, Part, Repair, SegmentPlan, is_placeholder, log_path, plan_segment};
 pub use sync_journal::{Durability, SyncJournal, SyncOptions};
 
 /// Bytes of one row of an aborted transaction: what it says is the business of the producer state (M-15).

@@ -121,7 +121,7 @@ struct Completion {
 
 #[derive(Subcommand, Debug)]
 enum Verify {
-    /// Check the data directory of a stopped broker, or a copy of one; changes nothing
+    /// Check the data directory of a stopped broker, or a copy of one; changes nothing without --repair
     Log(VerifyLog),
 }
 
@@ -195,6 +195,14 @@ pub(crate) struct VerifyLog {
     /// Data directories [default: ./tally-data]
     #[arg(value_name = "DIR")]
     pub(crate) directories: Vec<PathBuf>,
+
+    /// Mend what is damaged: it leaves the log, and is kept in a directory repaired-N beside it; then check again
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Say what --repair would do, and change nothing
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
 
     /// Only this partition
     #[arg(long, value_name = "TOPIC:PARTITION")]

@@ -62,7 +62,11 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Directory, OpenDirError> {
-        let inspection = Inspection::open(path)?;
+        Ok(Directory::of(Inspection::open(path)?))
+    }
+
+    /// What is looked at.
+    pub(crate) fn of(inspection: Inspection) -> Directory {
         let mut directory = Directory {
             inspection,
             topics: BTreeMap::new(),
@@ -71,7 +75,7 @@ impl Directory {
             complaints: Vec::new(),
         };
         directory.read_metadata();
-        Ok(directory)
+        directory
     }
 
     fn read_metadata(&mut self) {

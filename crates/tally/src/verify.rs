@@ -1,4 +1,5 @@
-//! `tally verify log`: checks the data directory of a stopped broker, or a copy of one, and changes nothing.
+//! `tally verify log`: checks the data directory of a stopped broker, or a copy of one, and changes nothing unless it is
+//! told to repair (see `repair`).
 //!
 //! What is checked: checksums; offsets contiguous, gaps only where compaction may have been; leader epochs that never fall
 //! and are those of `leader-epoch-checkpoint`; sequences of each producer; markers against the decisions in
@@ -11,6 +12,7 @@
 mod coordinator;
 mod files;
 mod partition;
+mod repair;
 mod report;
 mod snapshot;
 
@@ -22,7 +24,7 @@ use tally_storage::{FileKind, file_kind, read_recovery_points};
 
 use self::coordinator::Decisions;
 use self::partition::PartitionCheck;
-use self::report::{Class, Problem, Report};
+use self::report::{Class, Mend, Problem, Report};
 use crate::args;
 use crate::offline::{
     self, DEFAULT_DATA, Directory, EXIT_DONE, EXIT_FOUND, EXIT_REFUSED, EXIT_UNUSABLE, Role,
@@ -66,18 +68,31 @@ fn check_directory(
         );
         return Err((EXIT_REFUSED, message));
     }
+    if args.repair {
+        return repair::run(args, directory, report);
+    }
+    check(args, &directory, report)
+}
+
+/// Checks a directory that nobody writes to; returns how many problems there are.
+fn check(
+    args: &args::VerifyLog,
+    directory: &Directory,
+    report: &mut Report,
+) -> Result<u64, (u8, String)> {
+    let path = directory.inspection.path();
     let cannot = |error: std::io::Error| (EXIT_UNUSABLE, format!("{}: {error}", path.display()));
-    let partitions = chosen(args, &directory)?;
-    report.begin(&directory, directory.inspection.is_clean().map_err(cannot)?);
-    check_root(&directory, report);
+    let partitions = chosen(args, directory)?;
+    report.begin(directory, directory.inspection.is_clean().map_err(cannot)?);
+    check_root(directory, report);
     // The coordinators of transactions first: markers are compared with what they decided.
     let (coordinators, others): (Vec<_>, Vec<_>) = partitions
         .into_iter()
         .partition(|id| directory.role(*id) == Role::Transactions);
     let mut decisions = Decisions::new(args.partition.is_none() && !coordinators.is_empty());
     for id in coordinators.into_iter().chain(others) {
-        check_membership(&directory, id, report);
-        PartitionCheck::new(args, &directory, id, report, &mut decisions).run();
+        check_membership(directory, id, report);
+        PartitionCheck::new(args, directory, id, report, &mut decisions).run();
     }
     Ok(report.end())
 }
@@ -172,7 +187,7 @@ fn check_recovery_points(directory: &Directory, path: &Path, bytes: &[u8], repor
                 "synced up to offset {offset}, and the log is shorter: see {}",
                 path.display()
             );
-            report.problem(Problem::new(Class::Damage, &log, &what));
+            report.problem(Problem::new(Class::Damage, &log, &what).mend(Mend::Point));
         }
     }
 }

@@ -68,6 +68,24 @@ impl PartitionLog {
         self.save_row_sums(place)
     }
 
+    /// Counts the rows below each snapshot, now that all rows were made again from the log. Written down with the next snapshot.
+    pub(crate) fn recount_all_rows(
+        &mut self,
+        last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
+    ) {
+        let snapshots = self.snapshots.iter().copied();
+        let sums = snapshots.map(|snapshot| {
+            let below = |row: &&[u8; TRANSACTION_ROW_BYTES]| last_offset_of(row) < snapshot;
+            let count = self.rows().take_while(below).count();
+            RowSum {
+                snapshot,
+                count,
+                crc: self.crc_of(count),
+            }
+        });
+        self.row_sums = sums.collect();
+    }
+
     /// Notes that the oldest rows have gone with their segments. Where that can't be written down, the next start makes
     /// the rows again.
     pub(super) fn forget_rows(&mut self, place: Place<'_>, gone: usize) {

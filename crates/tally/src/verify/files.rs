@@ -3,6 +3,7 @@
 //! Which batches have entries is not checked, since the interval may have been another one: every entry that is there has
 //! to be true, and the last ones may not be missing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tally_producer_state::AbortedTransaction;
@@ -188,28 +189,35 @@ pub(super) struct Rows<'a> {
     pub(super) rewritten_from: Offset,
 }
 
-/// Compares the rows of aborted transactions with those that a replay made.
-pub(super) fn check_rows(report: &mut Report, path: &Path, rows: &Rows<'_>) {
+/// Compares the rows of aborted transactions with those that a replay made. Returns what the file has to hold, if it holds
+/// something else.
+pub(super) fn check_rows(report: &mut Report, path: &Path, rows: &Rows<'_>) -> Option<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap_or_default();
     let (stored, rest) = bytes.as_chunks::<TRANSACTION_ROW_BYTES>();
     let mut found = Vec::with_capacity(stored.len());
+    let (mut right, mut is_wrong) = (BTreeMap::new(), false);
     for (at, row) in stored.iter().enumerate() {
         let position = to_u64(at * TRANSACTION_ROW_BYTES);
         let Some(row) = AbortedTransaction::decode(row) else {
             report.problem(
                 Problem::new(Class::Damage, path, "a row of an unknown version").at(position),
             );
+            is_wrong = true;
             continue;
         };
         if let Some(what) = wrong_row(&row, found.last(), rows) {
             let problem = Problem::new(Class::Damage, path, what).at(position);
             report.problem(problem.offset(row.last_offset));
+            is_wrong = true;
+        } else {
+            right.insert(row.last_offset, row);
         }
         found.push(row.last_offset);
     }
     if !rest.is_empty() && rows.rewritten_from > rows.span.1 {
         let position = to_u64(bytes.len() - rest.len());
         report.problem(Problem::new(Class::Cache, path, "the last row is cut short").at(position));
+        is_wrong = true;
     }
     for (row, _) in rows.replayed {
         if row.last_offset < rows.rewritten_from && !found.contains(&row.last_offset) {
@@ -218,8 +226,16 @@ pub(super) fn check_rows(report: &mut Report, path: &Path, rows: &Rows<'_>) {
                 row.producer_id, row.first_offset
             );
             report.problem(Problem::new(Class::Damage, path, &what).offset(row.last_offset));
+            is_wrong = true;
         }
+        right.entry(row.last_offset).or_insert(*row);
     }
+    is_wrong.then(|| {
+        right
+            .values()
+            .flat_map(AbortedTransaction::encode)
+            .collect()
+    })
 }
 
 fn wrong_row(
@@ -298,6 +314,8 @@ pub(super) struct EpochCheck<'a> {
     last: Option<LeaderEpoch>,
     /// Of the epoch that the last batch has.
     is_reported: bool,
+    /// The batch looked at last has a lower epoch than the one before it.
+    pub(super) is_falling: bool,
     /// Whether batches may be missing up to here: also the first ones of the epoch that comes next.
     had_gaps: bool,
 }
@@ -312,6 +330,7 @@ impl<'a> EpochCheck<'a> {
             stored,
             last: None,
             is_reported: false,
+            is_falling: false,
             had_gaps: false,
         }
     }
@@ -326,7 +345,8 @@ impl<'a> EpochCheck<'a> {
         let epoch = header.leader_epoch;
         let before = self.last.replace(epoch);
         self.had_gaps |= gaps;
-        if before.is_some_and(|before| before > epoch) {
+        self.is_falling = before.is_some_and(|before| before > epoch);
+        if self.is_falling {
             return Some(format!("the leader epoch falls to {epoch}"));
         }
         let stored = self.stored.as_ref()?;

@@ -9,12 +9,13 @@ use tally_producer_state::{
 use tally_protocol::ids::to_u64;
 use tally_protocol::{BatchHeader, BatchView, Now, Offset, PartitionId, Sequence, control};
 use tally_storage::{
-    BatchAt, FileKind, SegmentReader, TRANSACTION_ROW_BYTES, file_kind, read_epochs, read_log_start,
+    BatchAt, FileKind, SegmentReader, TRANSACTION_ROW_BYTES, file_kind, is_placeholder,
+    read_epochs, read_log_start,
 };
 
 use super::coordinator::{Decisions, Owner};
 use super::files::{self, EpochCheck, Indexes, Rows, check_rows};
-use super::report::{Class, Open, Problem, Report, Totals};
+use super::report::{Class, Mend, Open, Problem, Report, Totals};
 use super::snapshot::{self, Knowledge};
 use crate::args;
 use crate::decode::{each_record, last_offset};
@@ -57,6 +58,8 @@ pub(super) struct PartitionCheck<'a> {
     newest_snapshot: Offset,
     /// Where the next batch has to begin.
     expected: Option<Offset>,
+    /// The segment that was walked last.
+    before: Option<Offset>,
     held: Totals,
 }
 
@@ -104,6 +107,7 @@ impl<'a> PartitionCheck<'a> {
             snapshots: BTreeMap::new(),
             newest_snapshot: Offset::ZERO,
             expected: None,
+            before: None,
             held: Totals::default(),
         }
     }
@@ -114,11 +118,23 @@ impl<'a> PartitionCheck<'a> {
 
     /// A problem of a batch.
     fn batch_problem(&mut self, segment: &Segment<'_>, at: (u64, Option<Offset>), what: &str) {
-        let mut problem = Problem::new(Class::Damage, segment.path, what).at(at.0);
-        if let Some(offset) = at.1 {
-            problem = problem.offset(offset);
-        }
-        self.report.problem(problem);
+        self.batch_damage(segment, at, what, Mend::Nothing);
+    }
+
+    /// A problem of a batch, and what mends it.
+    fn batch_damage(
+        &mut self,
+        segment: &Segment<'_>,
+        at: (u64, Option<Offset>),
+        what: &str,
+        mend: Mend,
+    ) {
+        let problem = Problem::new(Class::Damage, segment.path, what).at(at.0);
+        let problem = match at.1 {
+            Some(offset) => problem.offset(offset),
+            None => problem,
+        };
+        self.report.problem(problem.mend(mend));
     }
 
     /// Something is missing from here on: what a replay would say of producers is not known.
@@ -323,6 +339,7 @@ impl<'a> PartitionCheck<'a> {
         self.begin_segment(&segment);
         let mut indexes = Indexes::new(base, &offsets, &times);
         self.walk(&mut reader, &mut segment, (&mut indexes, epochs));
+        self.before = Some(base);
         self.held.segments += 1;
         self.held.bytes += reader.size();
         let is_complete = self.is_clean || next.is_some();
@@ -343,7 +360,9 @@ impl<'a> PartitionCheck<'a> {
                 gaps: self.has_gaps || self.knowledge == Knowledge::Some,
                 rewritten_from,
             };
-            check_rows(self.report, &rows, &expected);
+            if let Some(mended) = check_rows(self.report, &rows, &expected) {
+                self.report.row_files.insert(rows, mended);
+            }
         }
     }
 
@@ -352,7 +371,11 @@ impl<'a> PartitionCheck<'a> {
             Some(expected) if expected != segment.base => {
                 if expected >= self.gaps_below || expected > segment.base {
                     let what = format!("the segment before ends at offset {expected}");
-                    self.batch_problem(segment, (0, Some(segment.base)), &what);
+                    let mend = match self.before.filter(|_| expected < segment.base) {
+                        Some(before) => Mend::Segment(before),
+                        None => Mend::Nothing,
+                    };
+                    self.batch_damage(segment, (0, Some(segment.base)), &what, mend);
                     self.lose_track();
                 }
                 self.has_gaps = true;
@@ -399,7 +422,8 @@ impl<'a> PartitionCheck<'a> {
                 Ok(BatchAt::BadCrc(view)) => {
                     let (bytes, header) = (to_u64(view.bytes().len()), *view.header());
                     let what = "the batch checksum does not match";
-                    self.batch_problem(segment, (position, Some(header.base_offset)), what);
+                    let at = (position, Some(header.base_offset));
+                    self.batch_damage(segment, at, what, Mend::Segment(segment.base));
                     self.skip(segment, &header);
                     position += bytes;
                     continue;
@@ -416,7 +440,8 @@ impl<'a> PartitionCheck<'a> {
                 "{reason}; {} bytes from here are unreadable{cut}",
                 size - position
             );
-            self.batch_problem(segment, (position, self.expected), &what);
+            let mend = Mend::Segment(segment.base);
+            self.batch_damage(segment, (position, self.expected), &what, mend);
             segment.is_whole = false;
             segment.rows_known = false;
             self.lose_track();
@@ -465,7 +490,7 @@ impl<'a> PartitionCheck<'a> {
                 header.base_offset,
                 end - 1
             );
-            self.batch_problem(segment, at, &what);
+            self.batch_damage(segment, at, &what, Mend::Segment(segment.base));
             self.expected = None;
             return false;
         }
@@ -473,13 +498,17 @@ impl<'a> PartitionCheck<'a> {
         self.expected = Some(Offset(end));
         let full = header.records_count == header.last_offset_delta.saturating_add(1);
         let thinned = (0..=header.last_offset_delta).contains(&header.records_count);
-        let sound = full || (segment.gaps && thinned);
+        let sound = full || (segment.gaps && thinned) || is_placeholder(header);
         if !sound {
             let what = format!("the batch says it has {} records", header.records_count);
             self.batch_problem(segment, at, &what);
         }
         if let Some(what) = epochs.batch(header, begins_log, segment.gaps) {
-            self.batch_problem(segment, at, &what);
+            let mend = match epochs.is_falling {
+                true => Mend::Nothing,
+                false => Mend::Epochs,
+            };
+            self.batch_damage(segment, at, &what, mend);
         }
         true
     }
@@ -488,6 +517,9 @@ impl<'a> PartitionCheck<'a> {
     fn content(&mut self, segment: &mut Segment<'_>, position: u64, view: &BatchView<'_>) {
         let header = view.header();
         self.compare_snapshots(Some(header.base_offset));
+        if is_placeholder(header) && !segment.gaps {
+            return self.placeholder(segment, header);
+        }
         self.held.records += u64::try_from(header.records_count).unwrap_or(0);
         if self.deep || self.role != Role::Data || header.is_control() {
             self.records(segment, position, view);
@@ -497,6 +529,18 @@ impl<'a> PartitionCheck<'a> {
         } else if header.has_producer() && self.is_known {
             self.data(segment, position, header);
         }
+    }
+
+    /// What was here is lost: what a replay says of producers is not all, until a snapshot says it.
+    fn placeholder(&mut self, segment: &mut Segment<'_>, header: &BatchHeader) {
+        let what = format!(
+            "the offsets {} to {} are lost: a repair has put an empty batch in their place",
+            header.base_offset,
+            header.last_offset()
+        );
+        self.report.note(segment.path, &what);
+        segment.rows_known = false;
+        self.lose_track();
     }
 
     fn records(&mut self, segment: &Segment<'_>, position: u64, view: &BatchView<'_>) {
@@ -626,7 +670,8 @@ impl<'a> PartitionCheck<'a> {
             let end = self.expected.unwrap_or(at);
             if upto.is_none() && at > end {
                 let what = format!("the log ends at offset {end}, before it");
-                self.problem(Class::Cache, &path, &what);
+                let problem = Problem::new(Class::Cache, &path, &what);
+                self.report.problem(problem.mend(self.mends_end()));
                 continue;
             }
             let knowledge = if self.has_gaps {
@@ -670,7 +715,8 @@ impl<'a> PartitionCheck<'a> {
         let path = self.path.join("log-start");
         if log_start > end {
             let what = format!("the log starts at offset {log_start}, behind its end at {end}");
-            return self.problem(Class::Damage, &path, &what);
+            let problem = Problem::new(Class::Damage, &path, &what);
+            return self.report.problem(problem.mend(self.mends_end()));
         }
         let Some((_, start)) = epochs.stored.as_ref().and_then(|stored| stored.first()) else {
             return;
@@ -679,7 +725,17 @@ impl<'a> PartitionCheck<'a> {
             let what =
                 format!("the log starts at offset {log_start}, its first leader epoch at {start}");
             let problem = Problem::new(Class::Damage, &path, &what);
-            self.report.problem(problem.offset(log_start));
+            self.report
+                .problem(problem.offset(log_start).mend(Mend::Epochs));
+        }
+    }
+
+    /// What mends a log that ends before something says it does. After a power cut that is no damage of the log.
+    fn mends_end(&self) -> Mend {
+        let unsynced = self.directory.inspection.unsynced_from(self.id);
+        match self.before.filter(|_| matches!(unsynced, Ok(None))) {
+            Some(last) => Mend::Segment(last),
+            None => Mend::ByFile,
         }
     }
 
@@ -703,7 +759,7 @@ impl<'a> PartitionCheck<'a> {
                 );
                 let path = self.path.clone();
                 let problem = Problem::new(Class::Damage, &path, &what).offset(first);
-                self.report.problem(problem);
+                self.report.problem(problem.mend(Mend::Nothing));
             }
             let open = Open {
                 producer_id: producer.0,

@@ -1,11 +1,12 @@
 //! What a check found, written as it is found, and counted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tally_protocol::Offset;
 
 use crate::offline::Directory;
-use crate::output::{Rows, Value};
+use crate::output::{Format, Rows, Value};
 
 /// How bad a problem is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,9 +17,25 @@ pub(super) enum Class {
     Cache,
 }
 
+/// What of `--repair` mends a problem.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Mend {
+    /// What mends its file, whatever is wrong with it.
+    ByFile,
+    /// The segment of this name in the directory of its file is written anew.
+    Segment(Offset),
+    /// The leader epochs are taken from the batches.
+    Epochs,
+    /// The recovery point is taken back.
+    Point,
+    /// Nothing: it is not for the files alone to say what is right.
+    Nothing,
+}
+
 /// One problem.
 pub(super) struct Problem<'a> {
     class: Class,
+    mend: Mend,
     file: &'a Path,
     position: Option<u64>,
     offset: Option<Offset>,
@@ -29,11 +46,18 @@ impl<'a> Problem<'a> {
     pub(super) fn new(class: Class, file: &'a Path, what: &'a str) -> Problem<'a> {
         Problem {
             class,
+            mend: Mend::ByFile,
             file,
             position: None,
             offset: None,
             what,
         }
+    }
+
+    /// With what mends it.
+    pub(super) fn mend(mut self, mend: Mend) -> Problem<'a> {
+        self.mend = mend;
+        self
     }
 
     /// With the byte of the file.
@@ -70,7 +94,12 @@ pub(super) struct Open {
 }
 
 pub(super) struct Report {
-    rows: Rows,
+    /// Nothing is written where a repair only looks again.
+    rows: Option<Rows>,
+    /// What mends the problems, by file; filled by the checks, emptied by who repairs.
+    pub(super) mends: BTreeSet<(PathBuf, Mend)>,
+    /// What the files of rows of aborted transactions have to hold.
+    pub(super) row_files: BTreeMap<PathBuf, Vec<u8>>,
     directory: PathBuf,
     partitions: u64,
     totals: Totals,
@@ -82,7 +111,9 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(rows: Rows) -> Report {
         Report {
-            rows,
+            rows: Some(rows),
+            mends: BTreeSet::new(),
+            row_files: BTreeMap::new(),
             directory: PathBuf::new(),
             partitions: 0,
             totals: Totals::default(),
@@ -92,13 +123,28 @@ impl Report {
         }
     }
 
+    /// One that writes nothing.
+    pub(super) fn silent() -> Report {
+        Report {
+            rows: None,
+            ..Report::new(Rows::new(Format::default()))
+        }
+    }
+
+    /// Writes a row.
+    pub(super) fn row(&mut self, kind: &'static str, cells: Vec<(&'static str, Value)>) {
+        if let Some(rows) = &mut self.rows {
+            rows.row(kind, cells);
+        }
+    }
+
     /// Begins with a directory.
     pub(super) fn begin(&mut self, directory: &Directory, is_clean: bool) {
         self.directory = directory.inspection.path().to_owned();
         self.partitions = 0;
         self.totals = Totals::default();
         (self.damage, self.cache) = (0, 0);
-        self.rows.row(
+        self.row(
             "directory",
             vec![
                 ("path", Value::from(self.directory.display().to_string())),
@@ -116,7 +162,7 @@ impl Report {
     pub(super) fn end(&mut self) -> u64 {
         let problems = self.damage + self.cache;
         let totals = &self.totals;
-        self.rows.row(
+        self.row(
             "summary",
             vec![
                 ("path", Value::from(self.directory.display().to_string())),
@@ -136,10 +182,12 @@ impl Report {
 
     /// Ends the output.
     pub(super) fn finish(self) {
-        self.rows.finish();
+        if let Some(rows) = self.rows {
+            rows.finish();
+        }
     }
 
-    fn relative(&self, file: &Path) -> String {
+    pub(super) fn relative(&self, file: &Path) -> String {
         let file = file.strip_prefix(&self.directory).unwrap_or(file);
         file.display().to_string()
     }
@@ -156,8 +204,9 @@ impl Report {
             }
         };
         self.in_partition += 1;
+        self.mends.insert((problem.file.to_owned(), problem.mend));
         let file = self.relative(problem.file);
-        self.rows.row(
+        self.row(
             "problem",
             vec![
                 ("class", Value::from(class)),
@@ -172,7 +221,7 @@ impl Report {
     /// Something worth knowing that is no problem.
     pub(super) fn note(&mut self, file: &Path, what: &str) {
         let file = self.relative(file);
-        self.rows.row(
+        self.row(
             "note",
             vec![("file", Value::from(file)), ("what", Value::from(what))],
         );
@@ -180,7 +229,7 @@ impl Report {
 
     /// A transaction that has not ended.
     pub(super) fn open(&mut self, partition: &str, open: &Open) {
-        self.rows.row(
+        self.row(
             "open",
             vec![
                 ("partition", Value::from(partition)),
@@ -208,7 +257,7 @@ impl Report {
         self.totals.markers += held.markers;
         self.totals.open += held.open;
         let problems = std::mem::take(&mut self.in_partition);
-        self.rows.row(
+        self.row(
             "partition",
             vec![
                 ("partition", Value::from(name)),

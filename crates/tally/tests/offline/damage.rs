@@ -20,7 +20,7 @@ const TRANSACTIONS: i32 = 12;
 
 /// What is done to a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Damage {
+pub(crate) enum Damage {
     /// A bit of the byte in the middle.
     Flip,
     /// A bit of the second byte of the file: of a base offset, a version, a magic.
@@ -52,6 +52,16 @@ const DAMAGES: [Damage; 9] = [
 ];
 
 impl Damage {
+    /// How many batches of a log may be beyond saving.
+    pub(crate) fn loses(self) -> usize {
+        match self {
+            Damage::MoreZeros | Damage::MoreNoise | Damage::FlipFirst => 0,
+            Damage::Flip | Damage::CutByte => 1,
+            // A segment of this test has a few batches, all within one page.
+            Damage::CutHalf | Damage::Empty | Damage::ZeroPage | Damage::Removed => 8,
+        }
+    }
+
     fn apply(self, path: &Path) {
         let mut bytes = fs::read(path).expect("the file is there");
         let (len, middle) = (bytes.len(), bytes.len() / 2);
@@ -72,7 +82,7 @@ impl Damage {
 
 /// Which file of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// The log of the first segment, closed long ago, and of the last one.
     FirstLog,
     LastLog,
@@ -139,21 +149,21 @@ impl Kind {
     }
 
     /// Whether the log can do without it.
-    fn is_log(self) -> bool {
+    pub(crate) fn is_log(self) -> bool {
         matches!(self, Kind::FirstLog | Kind::LastLog)
     }
 }
 
 /// A broker process whose log is kept.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     log: PathBuf,
 }
 
 impl Served {
     /// Starts a broker on a directory; what it has logged if it ends instead.
-    fn start(data: &Path, durability: &str) -> Result<Served, String> {
+    pub(crate) fn start(data: &Path, durability: &str) -> Result<Served, String> {
         let beside = data.parent().expect("above");
         let (port, log) = (beside.join("port"), beside.join("log"));
         let _none = fs::remove_file(&port).is_err();
@@ -186,12 +196,12 @@ impl Served {
         }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("its log")
     }
 
     /// Stops it as an operator does; whether it ended well.
-    fn stop(mut self) -> bool {
+    pub(crate) fn stop(mut self) -> bool {
         let mut ask = Command::new("kill");
         let asked = ask.arg(self.child.id().to_string()).status();
         assert!(asked.expect("kill can be run").success());
@@ -244,7 +254,7 @@ fn init(client: &mut Client) -> Producer {
 
 /// Whole batches of a partition from an offset on as they are sent, checksums not looked at, and the error that ended the
 /// reading.
-fn read(client: &mut Client, index: i32, from: i64) -> (Vec<Bytes>, i16) {
+pub(crate) fn read(client: &mut Client, index: i32, from: i64) -> (Vec<Bytes>, i16) {
     let (mut batches, mut next) = (Vec::new(), from);
     loop {
         let call = FetchCall::of(TOPIC, index, next, 0);
@@ -263,24 +273,32 @@ fn read(client: &mut Client, index: i32, from: i64) -> (Vec<Bytes>, i16) {
 }
 
 /// One broker's data, and which partition has which damage.
-struct Matrix {
-    data: PathBuf,
+pub(crate) struct Matrix {
+    pub(crate) data: PathBuf,
     durability: &'static str,
-    cases: Vec<(Kind, Damage, PathBuf)>,
+    pub(crate) cases: Vec<(Kind, Damage, PathBuf)>,
     /// Where the log of each partition starts.
-    starts: Vec<i64>,
+    pub(crate) starts: Vec<i64>,
     /// What each partition holds, with one more that nothing happens to.
-    batches: Vec<Vec<Bytes>>,
+    pub(crate) batches: Vec<Vec<Bytes>>,
     _beside: TempDir,
 }
 
 impl Matrix {
     /// Writes everything, ends the broker, and damages.
-    fn new(is_clean: bool, durability: &'static str) -> Matrix {
+    pub(crate) fn new(is_clean: bool, durability: &'static str) -> Matrix {
         let pairs = KINDS
             .iter()
             .flat_map(|kind| DAMAGES.map(|damage| (*kind, damage)));
-        let pairs: Vec<(Kind, Damage)> = pairs.collect();
+        Matrix::with(pairs.collect(), is_clean, durability)
+    }
+
+    /// One to which nothing happens.
+    pub(crate) fn whole() -> Matrix {
+        Matrix::with(Vec::new(), true, "os")
+    }
+
+    fn with(pairs: Vec<(Kind, Damage)>, is_clean: bool, durability: &'static str) -> Matrix {
         let durable = format!("tally.durability={durability}");
         let settings = [durable.as_str(), "transaction.state.log.num.partitions=1"];
         let mut broker = Broker::start(PROGRAM, &settings);

@@ -2,6 +2,7 @@
 //! damaged ones.
 
 mod damage;
+mod repair;
 
 use kafka_protocol::messages::InitProducerIdRequest;
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 
 mod consumer;
 mod grouped;
+mod matching;
 mod member;
 mod membership;
 mod position;
@@ -17,9 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use regex::Regex;
 
 use self::consumer::ConsumerMember;
+use self::matching::Matching;
 use self::member::Member;
 use self::membership::{Membership, Protocol, Subscription};
 use self::position::{From, parse_from};
@@ -46,8 +47,8 @@ pub(crate) struct Consume {
     /// Topics
     #[arg(value_name = "TOPIC", required_unless_present = "include")]
     topics: Vec<String>,
-    /// All topics whose whole name matches, but those of the brokers: those that are there when it begins; with
-    /// --group-protocol consumer also those that come later, and the broker matches
+    /// All topics whose whole name matches, but those of the brokers; with --follow also those that come later. With
+    /// --group-protocol consumer the broker matches
     #[arg(long, value_name = "REGEX", conflicts_with = "topics")]
     include: Option<String>,
     /// Where to begin: start, end, an offset, -N for the last N of each partition, @TIME (@1h ago, or @MILLISECONDS since
@@ -183,7 +184,11 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
     let protocol = consume.protocol(&config)?;
     let stop = interrupt::watch();
     let mut cluster = consume.reach.open()?;
-    let counts = counts(consume, protocol, &mut cluster)?;
+    let matching = matching(consume, protocol, &mut cluster)?;
+    let counts = match &matching {
+        Some(matching) => matching.counts.clone(),
+        None => counts(consume, &mut cluster)?,
+    };
     let mut reader = Reader {
         consume,
         cluster,
@@ -194,6 +199,7 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
         lost_since: None,
         empty_since: None,
         share_until: None,
+        matching,
     };
     match &consume.group {
         Some(group) if protocol == Protocol::Consumer => {
@@ -214,40 +220,36 @@ fn read(consume: &Consume) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
-/// The topics to read, with the number of their partitions. With `--include` those that match now; none are needed where the
-/// broker matches.
-fn counts(
-    consume: &Consume,
-    protocol: Protocol,
-    cluster: &mut Cluster,
-) -> Result<BTreeMap<String, usize>, Failure> {
+/// The topics to read, with the number of their partitions.
+fn counts(consume: &Consume, cluster: &mut Cluster) -> Result<BTreeMap<String, usize>, Failure> {
     let mut counts = BTreeMap::new();
     for topic in &consume.topics {
         let found = cluster.topic(topic)?;
         let unknown = || Failure::refused(format!("topic {topic}"), 3);
         counts.insert(topic.clone(), found.ok_or_else(unknown)?.partitions.len());
     }
+    Ok(counts)
+}
+
+/// Those that match `--include`; nothing where the broker matches.
+fn matching(
+    consume: &Consume,
+    protocol: Protocol,
+    cluster: &mut Cluster,
+) -> Result<Option<Matching>, Failure> {
     let Some(include) = &consume.include else {
-        return Ok(counts);
+        return Ok(None);
     };
-    let is_matched_here = consume.group.is_none() || protocol == Protocol::Classic;
-    if !is_matched_here {
-        return Ok(counts);
+    if consume.group.is_some() && protocol == Protocol::Consumer {
+        return Ok(None);
     }
-    let regex = Regex::new(&format!("^(?:{include})$"))
-        .map_err(|error| Failure::Usage(format!("--include {include}: {error}")))?;
-    for topic in cluster.metadata(None)?.topics {
-        let name = topic.name.map_or_else(String::new, |name| name.to_string());
-        if topic.error_code == 0 && !topic.is_internal && regex.is_match(&name) {
-            counts.insert(name, topic.partitions.len());
-        }
-    }
-    if counts.is_empty() {
+    let matching = Matching::begin(include, cluster)?;
+    if matching.counts.is_empty() && !consume.follow {
         return Err(Failure::Unable(format!(
             "no topic matches --include {include}"
         )));
     }
-    Ok(counts)
+    Ok(Some(matching))
 }
 
 /// How far a partition is read.
@@ -278,6 +280,8 @@ struct Reader<'a> {
     empty_since: Option<Instant>,
     /// Until when a member that has nothing may still be given something.
     share_until: Option<Instant>,
+    /// What `--include` matches, where this process matches.
+    matching: Option<Matching>,
 }
 
 impl Reader<'_> {
@@ -300,13 +304,66 @@ impl Reader<'_> {
         while !self.is_over() {
             self.round()?;
             self.show.flush();
+            match self.look_for_topics() {
+                Ok(true) => self.begin_late()?,
+                Ok(false) => {}
+                Err(failure) => self.trouble(failure)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks from time to time whether other topics match now.
+    fn look_for_topics(&mut self) -> Result<bool, Failure> {
+        match &mut self.matching {
+            Some(matching) if self.consume.follow && matching.is_due() => {
+                self.cluster.renew(Duration::ZERO);
+                matching.look(&mut self.cluster)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Begins with what has come, and leaves what has gone.
+    fn begin_late(&mut self) -> Result<(), Failure> {
+        let counts = match &self.matching {
+            Some(matching) => matching.counts.clone(),
+            None => return Ok(()),
+        };
+        self.reads
+            .retain(|place, _| counts.contains_key(&place.topic));
+        for (topic, count) in counts {
+            for partition in 0..i32::try_from(count).unwrap_or(i32::MAX) {
+                let topic = topic.clone();
+                let place = Place { topic, partition };
+                let is_wanted = match &self.consume.partitions {
+                    Some(list) => list.0.contains(&partition),
+                    None => true,
+                };
+                if is_wanted && !self.reads.contains_key(&place) {
+                    self.begin_at(place, None, From::Start)?;
+                }
+            }
         }
         Ok(())
     }
 
     /// Begins to read a partition: where its group is, or where `-o` says.
     fn begin(&mut self, place: Place, committed: Option<i64>) -> Result<(), Failure> {
-        let from = self.consume.from().unwrap_or(From::Start);
+        let is_late = |matching: &Matching| matching.is_late(&place.topic);
+        let from = match self.matching.as_ref().is_some_and(is_late) {
+            true => From::Start,
+            false => self.consume.from().unwrap_or(From::Start),
+        };
+        self.begin_at(place, committed, from)
+    }
+
+    fn begin_at(
+        &mut self,
+        place: Place,
+        committed: Option<i64>,
+        from: From,
+    ) -> Result<(), Failure> {
         let isolation = self.consume.isolation();
         let next = match committed {
             Some(offset) => offset,

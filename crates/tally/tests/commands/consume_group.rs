@@ -1,6 +1,7 @@
 //! `tally consume --group`: both protocols, topics by an expression, and a coordinator that goes away.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
@@ -164,6 +165,55 @@ fn topics_that_match_are_read_also_those_that_come_later() {
     produce_well(&broker, &["orders-us"], "c\n");
     assert_eq!(follower.line(), "c");
     assert_eq!(follower.interrupt(), 0);
+}
+
+/// Topics that are made and partitions that are added while it runs are read from their first record, also with `-o end`; one that
+/// is deleted is left; there need not be any when it begins.
+#[track_caller]
+fn follows_what_matches(arguments: &[&str]) {
+    let (broker, mut client) = broker();
+    let all = [&["--include", "late.*", "-o", "end"], arguments].concat();
+    let mut follower = Follower::start(&broker, &all);
+    client.create_topic("late-0", 1, &[]);
+    let reads = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !reads.load(Ordering::Relaxed) {
+                produce_well(&broker, &["late-0"], "ready\n");
+            }
+        });
+        assert_eq!(follower.line(), "ready");
+        reads.store(true, Ordering::Relaxed);
+    });
+    let mut next = || loop {
+        let line = follower.line();
+        if line != "ready" {
+            break line;
+        }
+    };
+    for topic in ["late-1", "late-2"] {
+        client.create_topic(topic, 1, &[]);
+        produce_well(&broker, &[topic], &format!("{topic}\n"));
+        assert_eq!(next(), topic);
+    }
+    tally_well(&broker, &["topic", "alter", "late-2", "-p", "2"]);
+    produce_well(&broker, &["late-2", "-p", "1"], "added\n");
+    assert_eq!(next(), "added");
+    tally_well(&broker, &["topic", "delete", "late-1", "--yes"]);
+    client.create_topic("late-3", 1, &[]);
+    produce_well(&broker, &["late-3"], "goes on\n");
+    assert_eq!(next(), "goes on");
+    assert_eq!(follower.interrupt(), 0);
+}
+
+#[test]
+fn a_reader_alone_follows_what_matches() {
+    follows_what_matches(&[]);
+}
+
+#[test]
+fn a_classic_member_follows_what_matches() {
+    follows_what_matches(&["-g", "readers"]);
 }
 
 /// kill -9 of the coordinator and a start on the same data, and a cut of all connections: nothing is lost, and as the group

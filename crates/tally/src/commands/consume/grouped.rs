@@ -33,7 +33,11 @@ impl Reader<'_> {
                 self.commit(&mut member, &mut kept)?;
                 committed_at = Instant::now();
             }
-            if !self.ask(|reader| member.is_in(&mut reader.cluster))? {
+            let is_other = self.ask(Reader::look_for_topics)?;
+            if let Some(matching) = self.matching.as_ref().filter(|_| is_other) {
+                member.subscribe(&matching.counts);
+            }
+            if is_other || !self.ask(|reader| member.is_in(&mut reader.cluster))? {
                 self.commit(&mut member, &mut kept)?;
                 self.join(&mut member, &mut kept)?;
             }

@@ -71,6 +71,12 @@ impl Member {
         }
     }
 
+    /// Reads other topics from the next join on.
+    pub(super) fn subscribe(&mut self, counts: &BTreeMap<String, usize>) {
+        self.topics = counts.keys().cloned().collect();
+        self.counts.clone_from(counts);
+    }
+
     /// Joins, or joins again; the partitions that are this member's.
     pub(super) fn join(&mut self, cluster: &mut Cluster) -> Result<Vec<Place>, Failure> {
         cluster.renew(JOIN_WAIT);

@@ -66,6 +66,14 @@ impl Membership {
         }
     }
 
+    /// Reads other topics from the next join on. Where the coordinator shares out it matches too.
+    pub(super) fn subscribe(&mut self, counts: &BTreeMap<String, usize>) {
+        match self {
+            Membership::Classic(member) => member.subscribe(counts),
+            Membership::Consumer(_) => {}
+        }
+    }
+
     /// What the group has committed; waits for transactions that will change it. `None` if the group has moved on meanwhile.
     pub(super) fn committed(
         &mut self,

@@ -27,8 +27,8 @@ const EXACTLY_ONCE: &[(&str, RangeInclusive<u16>)] = &[
     ("B", 1..=27),
 ];
 
-/// Those of the log and all that reads it. What is missing between 145 and 150 and so on was never given; 125 and 160 to 172
-/// are of quotas and access.
+/// Those of the log and all that reads it. What is missing between 145 and 150 and so on was never given; 163, 164 and 170 to
+/// 172 are of quotas and access that are not there.
 const LOG_AND_FETCH: &[(&str, RangeInclusive<u16>)] = &[
     ("LR", 1..=1),
     ("LR", 10..=11),
@@ -44,12 +44,13 @@ const LOG_AND_FETCH: &[(&str, RangeInclusive<u16>)] = &[
     ("LR", 80..=85),
     ("LR", 90..=93),
     ("LR", 100..=113),
-    ("LR", 120..=124),
-    ("LR", 126..=128),
+    ("LR", 120..=128),
     ("LR", 130..=138),
     ("LR", 140..=142),
     ("LR", 145..=145),
     ("LR", 150..=158),
+    ("LR", 160..=162),
+    ("LR", 165..=166),
 ];
 
 /// A freedom that is not used, and a promise that is not made: said in these words.

@@ -5,7 +5,7 @@
 use crate::crash_points::{dying_at, resurrect};
 use crate::two_phase::{NONE, init_when_ready, try_init};
 use crate::world::Answer::{At, Code};
-use crate::world::{World, at_epoch, bumped};
+use crate::world::{PROGRAM, World, at_epoch, bumped};
 use kafka_protocol::messages::{EndTxnRequest, ProducerId};
 use tally_testkit::broker::{Broker, is_reference};
 use tally_testkit::client::{Client, Producer, transactional_id, unique};
@@ -228,6 +228,49 @@ fn t1_a_successor_after_a_kill_finds_it_prepared_or_ended_as_was_decided() {
             };
             prepared.is_ended(decided);
             prepared.goes_on(next);
+        }
+    }
+}
+
+/// What is prepared is kept as its data is: where a power cut may have taken some of it, it is aborted.
+#[test]
+fn t1_r19_a_power_cut_leaves_it_prepared_in_always_alone() {
+    if is_reference() {
+        return; // Its log has no such modes.
+    }
+    for (mode, is_kept) in [("os", false), ("commit", false), ("always", true)] {
+        for is_handed_over in [false, true] {
+            let durability = format!("tally.durability={mode}");
+            let mut broker = Broker::start(PROGRAM, &[TWO_PHASE[0], &durability]);
+            let mut prepared = Prepared::on(&broker);
+            let (writer, mut last) = (prepared.writer, prepared.writer);
+            if is_handed_over {
+                last = init_when_ready(&mut prepared.world, true).0;
+            }
+            broker.kill();
+            let boot_id = broker.data().join("boot-id");
+            std::fs::write(&boot_id, "another\n").expect("a directory of ours");
+            broker.start_again();
+            prepared.world.reconnect(&broker);
+            prepared.world.client.wait_for_group(&prepared.group);
+            let (owner, ongoing) = init_when_ready(&mut prepared.world, true);
+            if is_kept {
+                assert_eq!((owner, ongoing), (bumped(last), writer), "{mode}");
+                prepared.is_open();
+                let next = prepared.end(5, owner, true);
+                prepared.is_ended(true);
+                prepared.goes_on(next);
+                continue;
+            }
+            assert_eq!(ongoing, NONE, "{mode}: nothing is left to decide");
+            for before in [writer, last] {
+                let refused = prepared.world.commit5(before).0;
+                assert!(matches!(refused, 49 | 90), "{mode}: {refused}");
+            }
+            wait_until("the abort", || prepared.world.lso() == prepared.world.leo());
+            assert_eq!(prepared.world.rc(0).committed(), []);
+            assert_eq!(prepared.offset(), (0, -1));
+            prepared.goes_on(owner);
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Partition {
     pub(crate) bounds: Bounds,
     /// When it is synced because of flush.ms, if it is to be.
     pub(crate) flush_due_ms: Option<u64>,
+    /// Moves of the log start that wait for a sync.
+    pub(crate) raising: usize,
     waiters: BTreeMap<WaiterId, Isolation>,
 }
 
@@ -97,6 +99,7 @@ impl Partition {
             high_watermark: log_end,
             bounds: Bounds::of(durability, settings.role),
             flush_due_ms: None,
+            raising: 0,
             waiters: BTreeMap::new(),
         };
         partition.producers.high_watermark(log_end);
@@ -166,26 +169,6 @@ impl Partition {
             tracing::warn!(partition = %self.id, %at, %error, "producer snapshot not written");
         }
         written
-    }
-
-    /// Moves the log start. A start replays from there on, and must not forget the producers of what lies below it (D-10): they
-    /// are kept first, or nothing moves; only on a full disk, where removing is what helps, they are kept when there is room.
-    pub(crate) fn raise_log_start(
-        &self,
-        journal: &mut SegmentJournal,
-        log_start: Offset,
-    ) -> Result<(), StorageError> {
-        let kept = self.write_snapshot(journal, self.log_end);
-        if let Err(error) = &kept
-            && !error.is_out_of_room()
-        {
-            return kept;
-        }
-        journal.set_log_start(self.id, log_start)?;
-        if kept.is_err() {
-            self.write_snapshot(journal, self.log_end).ok();
-        }
-        Ok(())
     }
 
     /// Whether answers to appends here wait for a sync: in `always`, and with `flush.messages=1`.

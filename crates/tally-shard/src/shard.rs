@@ -8,6 +8,7 @@ mod compact;
 mod coordinators;
 mod flush;
 mod inspect;
+mod log_start;
 mod lookup;
 mod power_cut;
 mod retain;
@@ -22,7 +23,7 @@ use crate::message::{
 use crate::ordered_sessions::{Call, OrderedSessions, Speaker};
 use crate::partition::{Bounds, Partition};
 use crate::recovery;
-use crate::waiting::{Held, Waiting};
+use crate::waiting::{Held, Raise, Waiting};
 use append::MarkerOrder;
 use coordinators::{Occasion, OffsetsInTransaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -406,8 +407,7 @@ impl Shard {
                 self.reply_in_place(to, ShardReply::EpochEnd(end));
             }
             ShardMessage::DeleteRecords { before, to } => {
-                let deleted = self.delete_records(id, before, outbox);
-                self.reply(to, ShardReply::Deleted(deleted));
+                self.delete_records(id, before, to);
             }
             ShardMessage::DescribeProducers { to } => self.describe_producers(id, to),
             other => self.handle_upkeep(now, id, other, outbox),
@@ -623,6 +623,7 @@ impl Shard {
                         outbox.wakes.extend(partition.synced(log_start, offset));
                     }
                 }
+                Held::LogStart(raise) => self.log_start_may_move(raise, outbox),
             }
         }
     }
@@ -635,6 +636,10 @@ impl Shard {
             match held {
                 Held::Reply(to, reply) if planted::is("n9") => outbox.replies.push((to, reply)),
                 Held::Reply(to, reply) => outbox.replies.push((to, reply.failed())),
+                Held::LogStart(Raise { to, wanted, .. }) => {
+                    let failed = ShardReply::Deleted(Ok(wanted)).failed();
+                    outbox.replies.extend(to.map(|to| (to, failed)));
+                }
                 Held::Message(Outgoing::ToPartition(id, message)) => {
                     outbox.messages.extend(message.failed_markers(id));
                 }

@@ -21,6 +21,20 @@ pub(crate) enum Held {
     /// The partition is synced up to here: decided transactions below no longer hold readers, and an internal topic is seen
     /// that far (`commit`).
     Synced(PartitionId, Offset),
+    /// The partition's log start moves: the log is synced as far as the snapshot of its producers goes.
+    LogStart(Raise),
+}
+
+/// A log start that is to move.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raise {
+    pub(crate) id: PartitionId,
+    /// Where to, in the end.
+    pub(crate) wanted: Offset,
+    /// The snapshot that knows the producers of what goes; it moves up to there at most.
+    pub(crate) snapshot: Offset,
+    /// Who has asked.
+    pub(crate) to: Option<ReplyTo>,
 }
 
 /// The queues.

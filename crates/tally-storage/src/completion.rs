@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use tally_protocol::PartitionId;
 
-/// More segments than this are synced with the whole file system at once.
+/// More files than this are synced with the whole file system at once.
 const SYNCED_ONE_BY_ONE: usize = 64;
 
 /// The partitions of one journal, complete and closed, to be synced.
@@ -76,9 +76,12 @@ impl Completed {
 }
 
 fn sync(dir: &DataDir, all: &mut [Completed]) -> Result<(), StorageError> {
-    let logs = all.iter().flat_map(|completed| &completed.logs);
-    let dirty: usize = logs.map(|(_, log)| log.dirty_segments()).sum();
-    if dirty > SYNCED_ONE_BY_ONE {
+    let unsynced = |completed: &Completed| -> usize {
+        let logs = completed.logs.iter();
+        logs.map(|(id, log)| log.unsynced_files(Place::unmapped(dir, *id)))
+            .sum()
+    };
+    if all.iter().map(unsynced).sum::<usize>() > SYNCED_ONE_BY_ONE {
         let synced = dir.sync_file_system();
         synced.map_err(failed("sync the file system of", dir.path()))?;
     } else {

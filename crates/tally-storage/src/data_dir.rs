@@ -329,6 +329,11 @@ impl DataDir {
         Ok(generation)
     }
 
+    /// Whether a journal failed in this run: what is opened now was perhaps opened before.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     /// Notes that a sync failed: what was not synced before is written anew when it is opened, in this run or, if it ends
     /// before that, in the next one.
     pub(crate) fn suspect(&self) {

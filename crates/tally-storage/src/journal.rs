@@ -370,8 +370,8 @@ impl SegmentJournal {
             .map_err(failed("remove", path))
     }
 
-    /// Writes a snapshot of what the batches below `at` amount to. The newest two are kept, and one that no cut of the
-    /// last segment can reach. Nothing is written for a partition that never had a batch.
+    /// Writes a snapshot of what the batches below `at` amount to. The newest two are kept, one that no cut of the last segment
+    /// can reach, and with durability `commit` and `always` one that no power cut can take, once there is one. Nothing is written for a partition that never had a batch.
     pub fn write_snapshot(
         &mut self,
         partition: PartitionId,
@@ -380,6 +380,37 @@ impl SegmentJournal {
     ) -> Result<(), StorageError> {
         let (log, place) = self.log_and_place(partition)?;
         log.write_snapshot(place, at, bytes)
+    }
+
+    /// Keeps a snapshot until [`SegmentJournal::anchor_snapshot`] was called for it or a later one.
+    pub fn promise_snapshot(&mut self, partition: PartitionId, at: Offset) {
+        if let Some(log) = self.partitions.get_mut(&partition) {
+            log.promise_snapshot(at);
+        }
+    }
+
+    /// Brings a snapshot to the disk, below which the log is on the disk: what a power cut leaves is no less than that.
+    pub fn anchor_snapshot(
+        &mut self,
+        partition: PartitionId,
+        at: Offset,
+    ) -> Result<(), StorageError> {
+        let (log, place) = self.log_and_place(partition)?;
+        log.anchor_snapshot(place, at)
+    }
+
+    /// Keeps a snapshot that can be made an anchor when the next recovery point has reached it.
+    pub fn promise_newest_snapshot(&mut self, partition: PartitionId) {
+        if let Ok((log, place)) = self.log_and_place(partition) {
+            log.promise_newest(place);
+        }
+    }
+
+    /// The newest snapshot that can be made an anchor without waiting for a sync of the log; none below `from`.
+    #[must_use]
+    pub fn settled_snapshot(&self, partition: PartitionId, from: Offset) -> Option<Offset> {
+        let log = self.log(partition).ok()?;
+        log.settled_snapshot(self.place(partition), from)
     }
 
     /// The offsets of the snapshots, newest first; none lies above the log end.

@@ -7,6 +7,7 @@
 mod hand_over;
 mod points;
 mod row_sums;
+mod snapshots;
 
 use self::hand_over::Handed;
 pub(crate) use self::hand_over::Range;
@@ -36,8 +37,6 @@ pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const LOG_START: &str = "log-start";
 /// Segments that one read looks into: far fewer than stay mapped, so that those it needs can all be in memory at once.
 const SEGMENTS_A_READ_MAX: usize = 256;
-/// Snapshots kept besides the one that a cut of the last segment can't reach.
-const SNAPSHOTS_KEPT: usize = 2;
 
 /// How a partition's files are cut into segments. The topic's settings, under their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +139,12 @@ pub(crate) struct PartitionLog {
     names_above_synced: bool,
     /// Oldest first.
     snapshots: Vec<Offset>,
+    /// Those of them that a power cut leaves, as it leaves the log up to them; with durability `commit` and `always`.
+    anchors: BTreeSet<Offset>,
+    /// Those of them that are to become anchors.
+    promised: BTreeSet<Offset>,
+    /// Those of them of which a sync has failed: a later one of the same file says nothing.
+    unsynced_for_good: BTreeSet<Offset>,
     row_sums: Vec<RowSum>,
     /// The last segment began here, which nobody has been told.
     rolled_at: Option<Offset>,
@@ -212,6 +217,9 @@ impl PartitionLog {
             epochs_unsaved: false,
             names_above_synced: false,
             snapshots: Vec::new(),
+            anchors: BTreeSet::new(),
+            promised: BTreeSet::new(),
+            unsynced_for_good: BTreeSet::new(),
             row_sums: Vec::new(),
             rolled_at: None,
             doomed: None,
@@ -276,6 +284,7 @@ impl PartitionLog {
             disk::sync_directory(&directory).map_err(failed("sync", &directory))?;
         }
         log.meet_point(place, trust)?;
+        log.find_anchors(place, trust);
         Ok((log, cut))
     }
 
@@ -826,7 +835,7 @@ impl PartitionLog {
                 log_end: self.log_end,
             });
         }
-        self.sync_newest_snapshot(place)?;
+        self.anchor_at_or_above(place, log_start)?;
         let path = place.directory().join(LOG_START);
         let text = format!("0\n{log_start}\n");
         let write = || disk::replace(&path, text.as_bytes(), Sync::Yes);
@@ -847,20 +856,6 @@ impl PartitionLog {
         self.epochs_unsaved |= self.epochs.cut_start(log_start);
         self.try_to_save_epochs(place);
         Ok(())
-    }
-
-    /// D-10: the producers of what goes are in the newest snapshot alone.
-    fn sync_newest_snapshot(&self, place: Place<'_>) -> Result<(), StorageError> {
-        let Some(at) = self.snapshots.last() else {
-            return Ok(());
-        };
-        let path = place.file(*at, SNAPSHOT);
-        match SegmentFile::open(&path).and_then(|file| file.sync()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("sync", path)(error))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Makes the names of the partition's directory and of those above it survive a power cut, once.
@@ -886,68 +881,6 @@ impl PartitionLog {
             segment.remove(place);
         }
         self.forget_rows(place, rows);
-    }
-
-    /// Writes a snapshot that is valid at `at`, and drops those that it makes useless.
-    pub(crate) fn write_snapshot(
-        &mut self,
-        place: Place<'_>,
-        at: Offset,
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
-        if self.segments.is_empty() {
-            return Ok(());
-        }
-        // A snapshot ends the replay that would find a lost row again.
-        for segment in &mut self.segments {
-            let path = place.file(segment.base, TXN_INDEX);
-            segment.sync_rows(place).map_err(failed("write", path))?;
-        }
-        self.sum_rows(place, at)
-            .map_err(failed("write the row sums of", place.directory()))?;
-        let path = place.file(at, SNAPSHOT);
-        disk::replace(&path, bytes, Sync::No).map_err(failed("write", &path))?;
-        if let Err(position) = self.snapshots.binary_search(&at) {
-            self.snapshots.insert(position, at);
-        }
-        self.drop_useless_snapshots(place);
-        Ok(())
-    }
-
-    /// Keeps the newest ones, and the newest that is not above the last segment: recovery may cut that segment anywhere.
-    fn drop_useless_snapshots(&mut self, place: Place<'_>) {
-        let floor = self.segments.last().map_or(self.log_end, |last| last.base);
-        let below = self.snapshots.partition_point(|at| *at <= floor);
-        let newest = self.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-        let useless: Vec<Offset> = (0..newest)
-            .filter(|at| at + 1 != below)
-            .map(|at| self.snapshots[at])
-            .collect();
-        for at in useless {
-            self.drop_snapshot(place, at);
-        }
-    }
-
-    /// The offsets of the snapshots, newest first.
-    pub(crate) fn snapshots(&self) -> Vec<Offset> {
-        self.snapshots.iter().rev().copied().collect()
-    }
-
-    /// The bytes of a snapshot.
-    pub(crate) fn read_snapshot(place: Place<'_>, at: Offset) -> Result<Vec<u8>, StorageError> {
-        let path = place.file(at, SNAPSHOT);
-        let bytes = disk::read(&path).map_err(failed("read", &path))?;
-        let missing = || failed("read", &path)(io::Error::from(io::ErrorKind::NotFound));
-        bytes.ok_or_else(missing)
-    }
-
-    /// Removes a snapshot.
-    pub(crate) fn drop_snapshot(&mut self, place: Place<'_>, at: Offset) {
-        self.snapshots.retain(|kept| *kept != at);
-        let path = place.file(at, SNAPSHOT);
-        if let Err(error) = disk::remove_if_present(&path) {
-            tracing::warn!(partition = %place.id, path = %path.display(), %error, "cannot remove a snapshot");
-        }
     }
 
     /// Adds the row of an aborted transaction to the segment that holds `last_offset`.
@@ -1008,15 +941,19 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// How many segments were written to in this run and not synced.
-    pub(crate) fn dirty_segments(&self) -> usize {
-        self.segments.iter().filter(|segment| segment.dirty).count()
+    /// How many segments were written to in this run and not synced, and snapshots that the next run relies on.
+    pub(crate) fn unsynced_files(&self, place: Place<'_>) -> usize {
+        let dirty = self.segments.iter().filter(|segment| segment.dirty).count();
+        dirty + usize::from(self.wants_anchor(place).is_some())
     }
 
-    /// Brings the files of those segments to the disk, and the names of all.
+    /// Brings them to the disk, and the names of all.
     pub(crate) fn sync(&mut self, place: Place<'_>) -> io::Result<()> {
-        if self.dirty_segments() == 0 {
+        if self.unsynced_files(place) == 0 {
             return Ok(());
+        }
+        if let Some(at) = self.wants_anchor(place) {
+            SegmentFile::open(&place.file(at, SNAPSHOT))?.sync()?;
         }
         for segment in self.segments.iter_mut().filter(|segment| segment.dirty) {
             segment.sync(place)?;

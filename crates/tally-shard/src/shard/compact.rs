@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tally_producer_state::AbortedTransaction;
 use tally_protocol::{Now, Offset, PartitionId};
-use tally_storage::{CleanedSegment, Cold, CompactionError, StorageError, Swapped};
+use tally_storage::{CleanedSegment, Cold, CompactionError, Durability, StorageError, Swapped};
 
 /// Partitions looked at in a turn.
 const PARTITIONS_A_TURN: usize = 64;
@@ -160,6 +160,7 @@ impl Shard {
             secured
                 .or_insert(Secured::NOTHING)
                 .take((stable, log_end), settled);
+            self.journal.promise_newest_snapshot(id);
         }
     }
 
@@ -194,7 +195,8 @@ impl Shard {
                 .compactor
                 .secured
                 .get(&id)
-                .map_or(Offset::ZERO, |s| s.upto),
+                .map_or(Offset::ZERO, |s| s.upto)
+                .min(self.anchored_upto(id)),
             sealed: Vec::new(),
             oldest_dirty_ms: -1,
         };
@@ -228,6 +230,10 @@ impl Shard {
         let Ok(Some(found)) = self.compaction_candidate(now, id) else {
             return false;
         };
+        if let Err(error) = self.anchor(id, found.upto) {
+            tracing::warn!(partition = %id, %error, "not compacted: its snapshot can't be synced");
+            return false;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let input = self
             .journal
@@ -252,6 +258,27 @@ impl Shard {
         self.compactor.out = Some((id, stop));
         outbox.jobs.push(Box::new(CompactionJob::new(input, order)));
         true
+    }
+
+    /// How far compaction may go for the sake of replays: one from a snapshot below would miss the markers that compaction has
+    /// removed, and find their transactions open for ever. So there has to be one that no power cut can take.
+    fn anchored_upto(&self, id: PartitionId) -> Offset {
+        match self.journal.durability() {
+            Durability::Memory | Durability::Os => Offset(i64::MAX),
+            Durability::Commit | Durability::Always => {
+                let snapshot = self.journal.settled_snapshot(id, Offset::ZERO);
+                snapshot.unwrap_or(Offset::ZERO)
+            }
+        }
+    }
+
+    /// Sees to that snapshot.
+    fn anchor(&mut self, id: PartitionId, upto: Offset) -> Result<(), StorageError> {
+        let synced = self.anchored_upto(id) < Offset(i64::MAX);
+        match self.journal.settled_snapshot(id, upto).filter(|_| synced) {
+            Some(at) => self.journal.anchor_snapshot(id, at),
+            None => Ok(()),
+        }
     }
 
     /// All of them: a transaction that is compacted may have its marker far behind.
@@ -280,7 +307,12 @@ impl Shard {
             Ok(cleaned) => cleaned,
             Err(error) => {
                 self.journal.abandon_compaction(id);
-                self.give_up_if_hopeless(id, &error);
+                let not_synced = matches!(error, JobError::Storage(CompactionError::NotSynced(_)));
+                let stopped = stop.load(Ordering::Relaxed) && !not_synced;
+                // Its files went while it read them, or nobody wants it any more: whatever it met is no news.
+                if self.partitions.contains_key(&id) && !stopped {
+                    self.give_up_if_hopeless(id, &error);
+                }
                 return self.schedule_compaction(now, self.settings.compactor.backoff_ms.max(1));
             }
         };

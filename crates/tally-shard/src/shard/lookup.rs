@@ -1,7 +1,7 @@
-//! Offsets: where they are, which leader epoch ends where, and what DeleteRecords removes.
+//! Offsets: where they are, and which leader epoch ends where.
 
 use super::Shard;
-use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Outbox, Unread};
+use crate::message::{EpochEnd, Isolation, OffsetLookup, OffsetQuery, Unread};
 use crate::partition::unread;
 use tally_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionId, batch};
 use tally_storage::{Slice, StorageError};
@@ -88,32 +88,5 @@ impl Shard {
         let partition = self.partitions.get(&id).ok_or_else(|| self.absent(id))?;
         partition.check_leader_epoch(current_leader_epoch)?;
         Ok(partition.epoch_end(&self.journal, epoch))
-    }
-
-    /// Raises the log start (section 5 of log-and-fetch.md, C-1, C-2).
-    pub(super) fn delete_records(
-        &mut self,
-        id: PartitionId,
-        before: Option<Offset>,
-        outbox: &mut Outbox,
-    ) -> Result<Offset, ErrorCode> {
-        let absent = self.absent(id);
-        let partition = self.partitions.get_mut(&id).ok_or(absent)?;
-        let log_start = self.journal.log_start(id);
-        let before = before.unwrap_or(partition.high_watermark);
-        if before < Offset::ZERO || before > partition.high_watermark {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        if before <= log_start {
-            return Ok(log_start);
-        }
-        partition
-            .raise_log_start(&mut self.journal, before)
-            .map_err(|error| {
-                tracing::error!(partition = %id, %error, "log start not raised");
-                ErrorCode::KafkaStorageError
-            })?;
-        outbox.wakes.extend(partition.take_waiters());
-        Ok(before)
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Pass {
     done: Option<PartitionId>,
     /// What the next partition waits for.
     loading: Patience,
+    /// For how many turns the log start of the next partition has been waiting for a sync.
+    raising: usize,
 }
 
 impl Pass {
@@ -67,6 +69,8 @@ enum Left {
     Unfinished,
     /// Not looked at yet: this has to be loaded first.
     Cold(Cold),
+    /// Not looked at yet: its log start is to move, and waits for a sync.
+    Raising,
 }
 
 impl Shard {
@@ -97,7 +101,7 @@ impl Shard {
                 };
                 return;
             };
-            match self.retain_partition(now, id, outbox) {
+            match self.retain_partition(now, id) {
                 Left::Alone => self.pass_on(id),
                 Left::Clean => {
                     self.pass_on(id);
@@ -109,6 +113,12 @@ impl Shard {
                     outbox.messages.push(Outgoing::Load(cold));
                     return;
                 }
+                Left::Raising if self.retention.raising < LOADINGS_MAX => {
+                    self.retention.raising += 1;
+                    self.retention.due_ms = Some(now.monotonic_ms + LOADING_MS);
+                    return;
+                }
+                Left::Raising => self.pass_on(id),
                 Left::Cold(cold) => {
                     tracing::error!(partition = %id, ?cold, "segments not looked at: they can't be read");
                     self.pass_on(id);
@@ -120,9 +130,13 @@ impl Shard {
     fn pass_on(&mut self, id: PartitionId) {
         self.retention.done = Some(id);
         self.retention.loading = Patience::default();
+        self.retention.raising = 0;
     }
 
-    fn retain_partition(&mut self, now: Now, id: PartitionId, outbox: &mut Outbox) -> Left {
+    fn retain_partition(&mut self, now: Now, id: PartitionId) -> Left {
+        if self.partitions.get(&id).is_some_and(|p| p.raising > 0) {
+            return Left::Raising;
+        }
         let plan = match self.plan_retention(now, id) {
             Ok(plan) => plan,
             Err(StorageError::NotInMemory(cold)) => return Left::Cold(cold),
@@ -137,7 +151,7 @@ impl Shard {
         let Some(log_start) = plan.log_start else {
             return Left::Alone;
         };
-        match self.remove_segments(id, plan.roll, log_start, outbox) {
+        match self.remove_segments(id, plan.roll, log_start) {
             Ok(()) if plan.more => Left::Unfinished,
             Ok(()) => Left::Clean,
             Err(error) => {
@@ -170,28 +184,24 @@ impl Shard {
         failed.map_or(Ok(plan), Err)
     }
 
-    /// Raises the log start over whole segments.
+    /// Raises the log start over whole segments, or has that done when the producers are safe.
     fn remove_segments(
         &mut self,
         id: PartitionId,
         roll: bool,
         log_start: Offset,
-        outbox: &mut Outbox,
     ) -> Result<(), StorageError> {
-        let Some(partition) = self.partitions.get_mut(&id) else {
-            return Ok(());
-        };
-        let before = self.journal.log_start(id);
         // A disk may be too full for another segment: the ones before the last can go all the same.
         let rolled = if roll { self.journal.roll(id) } else { Ok(()) };
         let log_start = match &rolled {
             Ok(()) => log_start,
             Err(_) => self.journal.last_segment(id).unwrap_or(Offset::ZERO),
         };
-        partition.raise_log_start(&mut self.journal, log_start)?;
-        if self.journal.log_start(id) > before {
-            outbox.wakes.extend(partition.take_waiters());
-            tracing::debug!(partition = %id, %before, log_start = %self.journal.log_start(id), "old segments removed");
+        if log_start > self.journal.log_start(id) {
+            self.raise_log_start(id, log_start, None)?;
+        } else {
+            // What was the last segment then may lie below the log start since.
+            self.journal.set_log_start(id, log_start)?;
         }
         rolled
     }

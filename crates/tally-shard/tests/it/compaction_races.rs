@@ -2,10 +2,16 @@
 
 use crate::history::{Dice, EAGER, History, random_batch, small_segments};
 use crate::world::{COMPACTION_BACKOFF_MS, DATA, World};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tally_shard::{CompactionSettings, RetentionSettings, ShardMessage};
 use tally_storage::Durability;
+use tally_storage::faults::{self, Observer, Operation, Verdict};
 use tally_testkit::seed::Seed;
 use tally_testkit::simulated_disk::{Action, Root, SimulatedDisk};
 
@@ -83,6 +89,82 @@ fn a_partition_that_is_deleted_meanwhile_takes_its_pass_with_it() {
         history.world.pass_ms(10 * COMPACTION_BACKOFF_MS);
         assert!(!history.world.directory(DATA).exists());
     }
+}
+
+/// Counts what is said in the log as an error.
+#[derive(Clone, Default)]
+struct Errors(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Removes a directory before so many operations on files were done.
+struct Remover {
+    left: Cell<usize>,
+    directory: PathBuf,
+}
+
+impl Observer for Remover {
+    fn before(&self, _: &Operation<'_>) -> Verdict {
+        if self.left.get() == 0 {
+            std::fs::remove_dir_all(&self.directory).ok();
+        }
+        self.left.set(self.left.get().saturating_sub(1));
+        Verdict::Go
+    }
+
+    fn after(&self, _: &Operation<'_>, _: Option<&io::Error>) {}
+}
+
+/// Whatever a pass meets as its files go, its end is no error: whoever deletes a topic would look for what is wrong. Where the
+/// first file of the rewritten segment has no directory any more (125) it was one.
+#[test]
+fn a_pass_whose_topic_is_deleted_ends_quietly() {
+    let mut was_there = 0;
+    for at in (0..).step_by(25) {
+        let mut history = history(1);
+        history.world.holds_jobs = true;
+        history.world.pass_ms(COMPACTION_BACKOFF_MS + 1);
+        let remover = Rc::new(Remover {
+            left: Cell::new(at),
+            directory: history.world.directory(DATA),
+        });
+        let watched = faults::install(Rc::clone(&remover) as Rc<dyn Observer>);
+        assert_eq!(history.world.run_jobs(), 1, "a pass is under way");
+        drop(watched);
+        was_there = at;
+        let met = remover.left.get() == 0;
+        let errors = Errors::default();
+        tracing::subscriber::with_default(errors.clone(), || {
+            history.world.tell(DATA, ShardMessage::Delete);
+            history.world.holds_jobs = false;
+            history.world.return_jobs();
+        });
+        assert_eq!(errors.0.load(Ordering::Relaxed), 0, "at operation {at}");
+        if !met {
+            break;
+        }
+    }
+    assert!(was_there > 125, "a group has more operations: {was_there}");
 }
 
 #[test]

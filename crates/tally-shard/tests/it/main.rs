@@ -6,6 +6,7 @@ mod compaction_races;
 mod durability;
 mod flush;
 mod history;
+mod log_start;
 mod lost_power;
 mod power_cut;
 mod refusals;

@@ -446,6 +446,11 @@ impl World {
         CoordinatorEpoch(self.incarnation)
     }
 
+    /// What its acknowledged writes survive.
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// The time of the next message.
     pub(crate) fn wall_ms(&self) -> i64 {
         self.now.wall_ms

@@ -150,6 +150,7 @@ fn mistakes_are_found() {
         (Durability::Commit, Mistake::NoInput, 40),
         (Durability::Commit, Mistake::NoSync("journal"), 20),
         (Durability::Always, Mistake::NoSync("journal"), 20),
+        (Durability::Always, Mistake::NoSync("snapshot"), 100),
     ] {
         let found = (0..within).find(|seed| run(*seed, mode, mistake).is_err());
         println!("{mode:?}, {mistake:?}: found by seed {found:?}");

@@ -212,7 +212,9 @@ impl Model {
             if !internal {
                 self.judge_values(id, &log)?;
             }
-            self.judge_meaning(world, id, &log, crash)?;
+            // D-10: what is in a snapshot alone lasts as long as the records did.
+            let known = crash == Crash::Kill || mode != Durability::Os;
+            self.judge_meaning(world, id, &log, known)?;
             logs.insert(id, log);
         }
         self.judge_facts(&logs, all, decided)?;
@@ -305,7 +307,7 @@ impl Model {
         world: &mut World,
         id: PartitionId,
         log: &Log,
-        crash: Crash,
+        known: bool,
     ) -> Check<()> {
         let whole = log::meaning(self.history(id, log));
         let part = log::meaning(log.batches.iter());
@@ -314,7 +316,7 @@ impl Model {
             first.unwrap_or(log.end).min(log.end).max(log.start)
         };
         let may = [stable(&whole), stable(&part)];
-        if !may.contains(&log.stable) || (crash == Crash::Kill && log.stable != may[0]) {
+        if !may.contains(&log.stable) || (known && log.stable != may[0]) {
             return Err(format!(
                 "{id}: last stable offset {}, not {may:?}",
                 log.stable
@@ -328,14 +330,14 @@ impl Model {
                 shown.map(|(value, at)| (value.clone(), *at)).collect()
             };
             let expected = wanted(&whole);
-            let without_snapshot = crash != Crash::Kill && delivered == wanted(&part);
+            let without_snapshot = !known && delivered == wanted(&part);
             if delivered != expected && !without_snapshot {
                 return Err(format!(
                     "{id}: read_committed delivers {delivered:?}, not {expected:?}"
                 ));
             }
         }
-        self.judge_producers(world, id, log, crash)
+        self.judge_producers(world, id, log, known)
     }
 
     fn judge_producers(
@@ -343,13 +345,13 @@ impl Model {
         world: &mut World,
         id: PartitionId,
         log: &Log,
-        crash: Crash,
+        known: bool,
     ) -> Check<()> {
         let found = log::told_producers(world, id)?;
         let whole = log::producers(self.history(id, log));
         let part = log::producers(log.batches.iter());
         let internal = !self.sent.values().any(|sent_to| *sent_to == id);
-        if crash == Crash::Kill && !internal && found != whole {
+        if known && !internal && found != whole {
             return Err(format!("{id}: producers {found:?}, not {whole:?}"));
         }
         for (producer, state) in &found {

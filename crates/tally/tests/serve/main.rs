@@ -1,5 +1,6 @@
 //! `tally serve` as programs and people meet it: flags, exit codes, first screen, port file, signals, health.
 
+mod quotas;
 mod topic_properties;
 
 use std::io::{BufRead, BufReader, Read, Write};

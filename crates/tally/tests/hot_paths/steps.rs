@@ -1,7 +1,7 @@
-//! The hot paths that the gate counts (`allocations`), each a list of requests that one client sends one after the other,
-//! again and again.
+//! The hot paths that the gates count (`allocations`, `instructions`), each a list of requests that one client sends one
+//! after the other, again and again.
 //!
-//! The client may cost what it likes: what is counted is the broker, by its thread.
+//! The client may cost what it likes: what is counted is the broker, by its thread or by its process.
 
 use bytes::Bytes;
 use kafka_protocol::messages::InitProducerIdRequest;

@@ -245,8 +245,9 @@ fn f8_clients_of_both_kinds_keep_the_same_from_every_offset() {
         }
     }
     expected.sort_unstable();
+    // Apache Kafka may not have written the last markers yet (D-6).
+    wait_until("all is decided", || world.lso() == world.leo());
     let end = world.leo();
-    world.expect_lso(end);
     for from in 0..end {
         let read = world.rc(from);
         // Batches come whole: the first may begin below.
@@ -272,6 +273,9 @@ fn m3_o6_every_batch_of_a_transaction_says_so() {
     let request = Client::txn_offset_commit_request(&world.id, a, &group, &offsets);
     assert_eq!(world.client.txn_offset_commit(5, &request), [0, 0]);
     assert_eq!(world.commit5(a), (0, bumped(a)));
+    wait_until("its marker", || {
+        world.client.committed_offset(&group, &world.topic, 0, true) == (0, 5)
+    });
     let mut of_the_group = Vec::new();
     for partition in 0..50 {
         let client = &mut world.client;
@@ -282,9 +286,13 @@ fn m3_o6_every_batch_of_a_transaction_says_so() {
     assert_eq!(of_the_group.len(), 2, "the offsets and their marker");
     assert_eq!(of_the_group[0].records.len(), 2);
     assert_eq!(of_the_group[0].header.producer_epoch.0, a.epoch);
-    assert_eq!(of_the_group[0].header.base_sequence.0, -1);
+    if !world.is_kafka {
+        // Kafka writes 0, and looks at neither.
+        assert_eq!(of_the_group[0].header.base_sequence.0, -1);
+    }
     assert_eq!(of_the_group[0].marker(), None);
     assert_eq!(of_the_group[1].marker(), Some(true));
+    world.expect_lso(3);
     let data = world.ru(0).batches;
     assert_eq!(data.len(), 2);
     for batch in data.iter().chain(&of_the_group) {

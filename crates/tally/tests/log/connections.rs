@@ -3,7 +3,7 @@
 use crate::corner::{Corner, PROGRAM};
 use kafka_protocol::messages::FetchRequest;
 use tally_testkit::batches::Batch;
-use tally_testkit::broker::Broker;
+use tally_testkit::broker::{Broker, is_reference};
 use tally_testkit::client::{FetchCall, ProduceCall};
 use tally_testkit::waiting::wait_until;
 use tally_testkit::wire::{Connection, frame_of, request_header_version};
@@ -86,7 +86,10 @@ fn l93_idle_connections_are_closed_and_those_that_wait_are_not() {
 #[test]
 fn l93_an_address_has_so_many_connections() {
     two_connections_are_served(&["max.connections.per.ip=2"]);
-    two_connections_are_served(&["max.connections=2"]);
+    if !is_reference() {
+        // Kafka does not accept one too many until there is room (LR-157).
+        two_connections_are_served(&["max.connections=2"]);
+    }
     two_connections_are_served(&[
         "max.connections.per.ip=0",
         "max.connections.per.ip.overrides=127.0.0.1:2",

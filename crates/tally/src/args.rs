@@ -3,6 +3,7 @@
 //! A flag is short for a property; nothing here knows what a property means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tally_broker::config::Setting;
@@ -13,10 +14,12 @@ use crate::commands::doctor::Doctor;
 use crate::commands::explain::Explain;
 use crate::commands::group::Group;
 use crate::commands::health::Health;
+use crate::commands::parse_duration;
 use crate::commands::produce::Produce;
 use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
 use crate::output::Format;
+use crate::serve::first_topics::FirstTopic;
 
 /// What is run: `tally` alone is `tally serve`.
 #[derive(Parser, Debug)]
@@ -263,9 +266,21 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N")]
     pub(crate) node_id: Option<String>,
 
-    /// What an answer promises: os (survives kill -9, not power loss) [default: os]
+    /// What an answer promises: os (survives kill -9, not power loss), commit, always, memory [default: os]
     #[arg(long, value_name = "MODE")]
     pub(crate) durability: Option<String>,
+
+    /// Keep nothing: short for --durability memory
+    #[arg(long, conflicts_with = "durability")]
+    pub(crate) memory: bool,
+
+    /// Topics that are made before the broker says that it is ready, unless they are there: NAME[:PARTITIONS[:compact|delete]],…
+    #[arg(long, value_name = "SPEC", value_delimiter = ',')]
+    pub(crate) topics: Vec<FirstTopic>,
+
+    /// Stop after this time (10m), in case nobody else does
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) max_lifetime: Option<Duration>,
 
     /// Write HOST:PORT of the Kafka listener to this file when the broker is ready
     #[arg(long, value_name = "FILE")]
@@ -362,11 +377,14 @@ impl Serve {
                 .as_ref()
                 .map(|value| Setting::new(name, value.as_str(), flag))
         });
+        let in_memory = self
+            .memory
+            .then(|| Setting::new("tally.durability", "memory", "--memory"));
         let by_name = self
             .properties
             .iter()
             .map(|(name, value)| Setting::new(name.as_str(), value.as_str(), "--set"));
-        by_flag.chain(by_name).collect()
+        by_flag.chain(in_memory).chain(by_name).collect()
     }
 }
 
@@ -462,6 +480,9 @@ mod tests {
             "tally serve --port 1",
             "tally serve f g",
             "tally serve --print-config=some",
+            "tally serve --memory --durability os",
+            "tally serve --topics a:0",
+            "tally serve --max-lifetime x",
         ] {
             assert!(Command::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -35,8 +35,12 @@ pub(crate) fn banner(
     } else {
         format!("  clients     told to use {advertised}\n")
     };
+    let memory = match config.durability.name() {
+        "memory" => "MEMORY MODE: all data is gone when this process ends\n",
+        _ => "",
+    };
     format!(
-        "tally {version}  node {node}  cluster {cluster}\n{data}{kafka}{told}{topics}ready in {ms} ms, stop with Ctrl-C\n",
+        "tally {version}  node {node}  cluster {cluster}\n{memory}{data}{kafka}{told}{topics}ready in {ms} ms, stop with Ctrl-C\n",
         version = env!("CARGO_PKG_VERSION"),
         node = summary.node_id,
         cluster = summary.cluster_id,

@@ -13,5 +13,6 @@ mod reading;
 
 pub(crate) use access::ClientConfig;
 pub(crate) use cluster::{Cluster, NOT_YET, text};
+pub(crate) use connection::Connection;
 pub(crate) use failure::{EXIT_PROBLEM, Failure, check, check_told, error_name};
 pub(crate) use reading::{Fetched, Manner, Position, Standing, fetch};

@@ -3,6 +3,8 @@
 //! Exit codes: 0 stopped clean; 1 the stop was forced or failed; 2 it could not start: configuration, data directory, port.
 //! A second Ctrl-C or SIGTERM ends the process at once, which is as safe as kill -9.
 
+pub(crate) mod first_topics;
+
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -82,7 +84,7 @@ async fn serve(
     (config, loggers): (BrokerConfig, Loggers),
     began: Instant,
 ) -> Result<u8, String> {
-    let mut stop = Stop::listen(args.exit_with_parent)
+    let mut stop = Stop::listen(args.exit_with_parent, args.max_lifetime)
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let broker = tokio::select! {
         started = Broker::start(config.clone(), loggers) => {
@@ -94,13 +96,25 @@ async fn serve(
             return Ok(0);
         }
     };
+    let made = match make_topics(args, &broker).await {
+        Ok(made) => made,
+        Err(message) => {
+            // It was up: what it has is left as by any other stop.
+            return Err(match broker.shutdown().await {
+                Ok(()) => message,
+                Err(error) => format!("{message}; {error}"),
+            });
+        }
+    };
     if let Some(path) = &args.port_file {
         port_file::write(path, broker.local_addr())
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
+    let mut summary = broker.summary().clone();
+    summary.topic_count += made;
     print(&banner::banner(
         &config,
-        broker.summary(),
+        &summary,
         broker.local_addr(),
         began.elapsed(),
     ));
@@ -130,6 +144,16 @@ async fn serve(
             Ok(EXIT_INTERRUPTED)
         }
     }
+}
+
+/// The topics of `--topics`; a broker that can't have them does not become ready.
+async fn make_topics(args: &Serve, broker: &Broker) -> Result<usize, String> {
+    if args.topics.is_empty() {
+        return Ok(0);
+    }
+    let (address, topics) = (broker.local_addr(), args.topics.clone());
+    let making = tokio::task::spawn_blocking(move || first_topics::make(address, &topics));
+    making.await.map_err(|error| format!("--topics: {error}"))?
 }
 
 /// Returns when a stop does not get on any more: after how many seconds. Ten thousand partitions take their time; what is
@@ -209,10 +233,12 @@ struct Stop {
     parent: mpsc::Receiver<()>,
     /// Keeps `parent` open.
     _keep: mpsc::Sender<()>,
+    /// The longest time to run.
+    until: Option<tokio::time::Instant>,
 }
 
 impl Stop {
-    fn listen(with_parent: bool) -> io::Result<Stop> {
+    fn listen(with_parent: bool, lifetime: Option<Duration>) -> io::Result<Stop> {
         let (sender, parent) = mpsc::channel(1);
         if with_parent {
             let sender = sender.clone();
@@ -226,6 +252,7 @@ impl Stop {
             interrupt: signal(SignalKind::interrupt())?,
             parent,
             _keep: sender,
+            until: lifetime.and_then(|lifetime| tokio::time::Instant::now().checked_add(lifetime)),
         })
     }
 
@@ -235,6 +262,7 @@ impl Stop {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.parent.recv() => "standard input was closed",
+            () = end_of(self.until) => "--max-lifetime is over",
         }
     }
 
@@ -244,6 +272,14 @@ impl Stop {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// Returns at that time; never, if there is none.
+async fn end_of(until: Option<tokio::time::Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -422,6 +422,68 @@ fn it_ends_with_its_parent_when_asked_to() {
 }
 
 #[test]
+fn it_ends_after_its_longest_lifetime() {
+    let dir = new_dir();
+    let served = Served::start(dir.path(), &["--max-lifetime", "1500ms"]);
+    let (status, screen, log) = served.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("--max-lifetime is over"), "{log}");
+    assert!(screen.ends_with("stopped clean\n"), "{screen}");
+}
+
+/// What the topics of a running broker are, as `tally topic list -o tsv` says.
+fn topics_of(served: &Served) -> Vec<String> {
+    let listed = Command::new(env!("CARGO_BIN_EXE_tally"))
+        .args(["topic", "list", "-o", "tsv", "-q", "-b"])
+        .arg(served.address.to_string())
+        .output()
+        .expect("tally can be run");
+    let text = String::from_utf8(listed.stdout).expect("text");
+    let rows = text.lines().skip(1).map(|line| {
+        let cells: Vec<&str> = line.split('\t').collect();
+        cells[1..3].join(" ")
+    });
+    rows.collect()
+}
+
+#[test]
+fn topics_are_there_when_it_is_ready_and_memory_keeps_nothing() {
+    let dir = new_dir();
+    let arguments = ["--memory", "--topics", "orders:6,audit:1:compact"];
+    let served = Served::start(dir.path(), &arguments);
+    assert_eq!(topics_of(&served), ["audit 1", "orders 6"]);
+    served.signal(Signal::TERM);
+    let (status, screen, log) = served.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    for expected in [
+        "MEMORY MODE: all data is gone when this process ends\n",
+        "topics      2 ",
+    ] {
+        assert!(screen.contains(expected), "{screen}");
+    }
+
+    let again = Served::start(dir.path(), &["--memory", "--topics", "one"]);
+    assert_eq!(topics_of(&again), ["one 1"]);
+    drop(again);
+
+    let kept = Served::start(dir.path(), &["--topics", "orders:6"]);
+    kept.signal(Signal::TERM);
+    assert_eq!(kept.ended().0.code(), Some(0));
+    let there = Served::start(dir.path(), &["--topics", "orders:7,new:2"]);
+    assert_eq!(
+        topics_of(&there),
+        ["new 2", "orders 6"],
+        "what is there stays as it is"
+    );
+    drop(there);
+
+    let data = dir.path().join("other");
+    let data = data.to_str().expect("text");
+    let bad = ["--data", data, "--listen", "127.0.0.1:0", "--topics", "a/b"];
+    check_refused(&bad, "--topics: a/b: ");
+}
+
+#[test]
 fn health_is_served_when_asked_for() {
     let dir = new_dir();
     let mut served = Served::start(dir.path(), &["--http", "127.0.0.1:0"]);

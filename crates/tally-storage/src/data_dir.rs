@@ -54,6 +54,8 @@ pub struct DataDir {
     durability: Mutex<Option<Durability>>,
     /// A sync failed: what the kernel has of the segments is written anew above the recovery points.
     suspect: AtomicBool,
+    /// Everything is done that the power cut asks for.
+    cut_handled: AtomicBool,
     /// Opened since the power was cut.
     opened: Mutex<BTreeSet<PartitionId>>,
     /// Not to be opened any more, with the reason.
@@ -96,6 +98,7 @@ impl DataDir {
             has_journal: AtomicBool::new(false),
             durability: Mutex::new(None),
             suspect: AtomicBool::new(suspect.is_some()),
+            cut_handled: AtomicBool::new(false),
             opened: Mutex::new(BTreeSet::new()),
             given_up: Mutex::new(BTreeMap::new()),
             _lock: lock,
@@ -161,11 +164,14 @@ impl DataDir {
         if let Some(durability) = *lock(&self.durability) {
             self.points.update(|next| next.durability = durability)?;
         }
-        write_boot_id(&self.root)
+        write_boot_id(&self.root)?;
+        self.cut_handled.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Leaves the mark of a clean shutdown: the last thing before the process ends, after every journal's `shutdown`.
-    /// Refused once a journal has failed.
+    /// Refused once a journal has failed. A run that ends before a power cut is dealt with leaves none, and the next one
+    /// goes on with that as after a kill: else transactions from before could be committed.
     pub fn mark_clean(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a journal failed during this run"));
@@ -173,6 +179,12 @@ impl DataDir {
         // The journal holds nothing.
         self.points.update(|next| next.begin(0))?;
         disk::remove_if_present(&self.root.join(SUSPECT))?;
+        if self.power_was_cut && !self.cut_handled.load(Ordering::Acquire) {
+            tracing::warn!(
+                "stopped before a power cut was dealt with: the next start goes on with it"
+            );
+            return Ok(());
+        }
         write_boot_id(&self.root)?;
         disk::sync_directory(&self.root.join(TOPICS))?;
         disk::replace(&self.root.join(CLEAN), b"1\n", Sync::Yes)

@@ -44,6 +44,11 @@ fn r19_another_boot_without_the_mark_may_be_a_power_cut() {
     // CR-23: killed before it was dealt with.
     let dir = disk.open();
     assert!(dir.power_was_cut());
+    // Nor does a clean stop before that make the next start forget it.
+    dir.mark_clean().expect("stopped");
+    drop(dir);
+    let dir = disk.open();
+    assert!(dir.power_was_cut() && !dir.was_clean());
     dir.power_cut_handled().expect("written");
     drop(dir);
     assert!(!disk.open().power_was_cut());

@@ -206,29 +206,51 @@ impl Broker {
         let shards = Arc::clone(&self.shards);
         let data_dir = Arc::clone(&self.data_dir);
         let closed = tokio::task::spawn_blocking(move || {
-            let completed = shards.shutdown(&self.stopping);
-            self.stopping.sync();
-            let outcome = match (completed, self.keeps_nothing) {
-                (Ok(_), true) => Ok(()),
-                (Ok(completed), false) => Completed::sync_all(completed),
-                (Err(error), _) => Err(error),
+            let (syncing, closed) = (self.syncing, self.syncing_closed);
+            let end_threads = || {
+                if let Some(syncing) = syncing {
+                    syncing.stop();
+                }
+                if let Some(syncing_closed) = closed {
+                    syncing_closed.stop();
+                }
             };
-            if let Some(syncing) = self.syncing {
-                syncing.stop();
-            }
-            if let Some(syncing_closed) = self.syncing_closed {
-                syncing_closed.stop();
-            }
-            outcome?;
-            if self.keeps_nothing {
-                data_dir.remove_everything()?;
-            } else {
-                data_dir.mark_clean()?;
-            }
-            Ok(())
+            let keeps_nothing = self.keeps_nothing;
+            close(
+                &shards,
+                &data_dir,
+                keeps_nothing,
+                &self.stopping,
+                end_threads,
+            )
         });
         closed.await.expect("closing the journals does not panic")
     }
+}
+
+/// Completes and syncs what the shards hold, and marks it as clean; in `memory` removes it.
+pub(crate) fn close(
+    shards: &Shards,
+    data_dir: &DataDir,
+    keeps_nothing: bool,
+    progress: &StopProgress,
+    end_threads: impl FnOnce(),
+) -> Result<(), StopError> {
+    let completed = shards.shutdown(progress);
+    progress.sync();
+    let outcome = match (completed, keeps_nothing) {
+        (Ok(_), true) => Ok(()),
+        (Ok(completed), false) => Completed::sync_all(completed),
+        (Err(error), _) => Err(error),
+    };
+    end_threads();
+    outcome?;
+    if keeps_nothing {
+        data_dir.remove_everything()?;
+    } else {
+        data_dir.mark_clean()?;
+    }
+    Ok(())
 }
 
 fn start_syncing_closed(data_dir: &Arc<DataDir>) -> Result<SyncingClosed, StartError> {

@@ -61,14 +61,15 @@ pub(crate) fn open_journal(
 ) -> Result<Option<Arc<SyncJournal>>, StorageError> {
     match config.durability {
         Durability::Memory => Ok(None),
-        // The thread that takes its turns would not be the simulation's.
-        Durability::Os if crate::simulation::is_on() => Ok(None),
         Durability::Os | Durability::Commit | Durability::Always => {
-            let options = SyncOptions {
+            let mut options = SyncOptions {
                 durability: in_storage(config.durability),
                 journal_bytes: config.journal_bytes,
                 ..SyncOptions::default()
             };
+            if let Some(small) = crate::simulation::journal() {
+                (options.journal_bytes, options.copied_bytes_max) = small;
+            }
             SyncJournal::open(Arc::clone(data_dir), options).map(Some)
         }
     }

@@ -10,6 +10,10 @@ pub(crate) const fn wall_ms() -> Option<i64> {
     None
 }
 
+pub(crate) const fn journal() -> Option<(u64, u64)> {
+    None
+}
+
 pub(crate) const fn random() -> Option<Random> {
     None
 }

@@ -7,9 +7,10 @@
 
 use crate::api::{self, Answer, Client, Node};
 use crate::broker::{self, Opened, StartError, StopError};
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::Random;
+use crate::server::sync;
 use crate::stopping::StopProgress;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use tally_protocol::response::Piece;
 use tally_shard::WaiterId;
-use tally_storage::Completed;
 
 /// What a simulated broker finds around it.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,9 @@ pub struct Surroundings {
     pub seed: u64,
     /// The wall clock at the start, milliseconds since 1970; from there it goes as the runtime's clock does.
     pub wall_ms: i64,
+    /// Bytes of the journal that syncs, and how many of one segment go into one of its groups: less than can be configured, so
+    /// that a short story comes to its ends.
+    pub journal: (u64, u64),
 }
 
 thread_local! {
@@ -49,6 +52,10 @@ pub(crate) fn is_on() -> bool {
 
 pub(crate) fn wall_ms() -> Option<i64> {
     SURROUNDINGS.with_borrow(|found| found.map(|found| found.wall_ms))
+}
+
+pub(crate) fn journal() -> Option<(u64, u64)> {
+    SURROUNDINGS.with_borrow(|found| found.map(|found| found.journal))
 }
 
 /// Bytes of the seed: others for each that asks.
@@ -91,6 +98,7 @@ pub(crate) async fn pause() {
 /// A broker that nobody connects to: frames are handed to it.
 pub struct SimulatedBroker {
     opened: Opened,
+    durability: Durability,
     next_connection: u64,
 }
 
@@ -99,10 +107,12 @@ impl SimulatedBroker {
     /// as after kill -9.
     pub fn start(config: BrokerConfig) -> Result<SimulatedBroker, StartError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
+        let durability = config.durability;
         let opened = broker::open(&Arc::new(config), address, Loggers::fixed())?;
-        broker::spawn_timers(&opened.node.shards, false);
+        broker::spawn_timers(&opened.node.shards, opened.syncing.is_some());
         Ok(SimulatedBroker {
             opened,
+            durability,
             next_connection: 1,
         })
     }
@@ -120,12 +130,49 @@ impl SimulatedBroker {
         }
     }
 
+    /// What the thread that syncs does in one turn, in the modes that have one.
+    pub fn sync(&mut self) {
+        if let Some(syncing) = &self.opened.syncing {
+            sync::write_group(&syncing.journal, &self.opened.node.shards);
+        }
+    }
+
+    /// What is done now and then to have less to look through after a crash.
+    pub fn checkpoint(&mut self) {
+        match (&self.opened.syncing, self.durability) {
+            (Some(syncing), Durability::Commit | Durability::Always) => {
+                sync::take_checkpoint(&syncing.journal, &self.opened.node.shards);
+            }
+            (_, Durability::Memory) => {}
+            _ => {
+                if let Err(error) = self.opened.data_dir.sync_closed() {
+                    tracing::error!(%error, "closed segments could not be synced");
+                }
+            }
+        }
+    }
+
     /// Stops clean. No request may be under way.
     pub fn stop(self) -> Result<(), StopError> {
-        let completed = self.opened.node.shards.shutdown(&StopProgress::default())?;
-        Completed::sync_all(completed)?;
-        self.opened.data_dir.mark_clean()?;
-        Ok(())
+        let keeps_nothing = self.durability == Durability::Memory;
+        let Opened {
+            data_dir,
+            node,
+            syncing,
+        } = self.opened;
+        let end_threads = || {
+            if let Some(syncing) = syncing {
+                syncing.stop();
+            }
+        };
+        let progress = StopProgress::default();
+        broker::close(
+            &node.shards,
+            &data_dir,
+            keeps_nothing,
+            &progress,
+            end_threads,
+        )
     }
 }
 

@@ -1,6 +1,8 @@
 //! What must hold in the end, and of everything that was read on the way.
 //!
-//! Durability is `os`: a power cut leaves a prefix of each partition (CR-26). What was begun before the last one may be lost, on one
+//! In `always` a power cut excuses nothing, and in `commit` nothing that a transaction or a group has decided; of records outside
+//! transactions a prefix of each partition is left (CR-28). In `memory` each end of the broker begins another world, in
+//! which nothing of the one before may be found. In `os` a power cut leaves a prefix of each partition (CR-26). What was begun before the last one may be lost, on one
 //! partition and not on another; it is not there twice, not out of order, not where it was not said to be, and there are no holes;
 //! what was aborted, or not yet told to commit, is not there (R-19; of the new flow). All that came after it is judged as if there had been none.
 
@@ -85,7 +87,8 @@ pub(crate) fn judge(network: &mut Network, model: &Model) -> Result<u64, String>
     for transaction in &model.transactions {
         judge_transaction(transaction, &found, network.cuts)?;
     }
-    judge_plain(model, &found, network.cuts)?;
+    judge_known(model, &found)?;
+    judge_plain(model, &found, network.plain_cuts)?;
     if network.cuts == 0 {
         judge_bank(&records)?;
     }
@@ -93,6 +96,19 @@ pub(crate) fn judge(network: &mut Network, model: &Model) -> Result<u64, String>
     judge_seen(model, &records)?;
     judge_chains(network, model, &records)?;
     Ok(found.len() as u64)
+}
+
+/// Nothing is there that nobody has sent: not what an earlier world left, either.
+fn judge_known(model: &Model, found: &Found<'_>) -> Result<(), String> {
+    let in_transactions = model.transactions.iter().flat_map(|one| &one.sent);
+    let sent: BTreeSet<(Place, &str)> = in_transactions
+        .chain(&model.plain)
+        .map(|sent| (sent.place, sent.value.as_str()))
+        .collect();
+    match found.keys().find(|key| !sent.contains(key)) {
+        Some((place, value)) => Err(format!("{place:?}: {value} was not sent")),
+        None => Ok(()),
+    }
 }
 
 /// What was answered is where it was said to be; a power cut takes the last of a partition, and what was before it stays.
@@ -231,7 +247,7 @@ fn judge_chains(network: &mut Network, model: &Model, records: &Records) -> Resu
         let group = group_of(Work::Member, "", network.cuts);
         judge_chain(network, records, &group, ("work", index), "done")?;
     }
-    if model.transactions.is_empty() {
+    if model.transactions.is_empty() && network.worlds == 0 {
         return Err("nothing was done".to_owned());
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Mistakes that are planted in the broker, one at a time, to see that the simulation finds them
 //! (`tally_protocol::planted`). The table of docs/testing.md says the same.
 
-use crate::network::Trouble;
+use crate::network::{Mode, Trouble, Wanted};
 use crate::run::run_with;
 use tally_protocol::planted;
 
@@ -16,6 +16,8 @@ pub struct Mistake {
     pub within: u64,
     /// Stories that are about this: else very many would be needed.
     pub trouble: Option<Trouble>,
+    /// Stories in this mode of durability.
+    pub mode: Option<Mode>,
 }
 
 const fn mistake(name: &'static str, within: u64, what: &'static str) -> Mistake {
@@ -24,6 +26,7 @@ const fn mistake(name: &'static str, within: u64, what: &'static str) -> Mistake
         what,
         within,
         trouble: None,
+        mode: None,
     }
 }
 
@@ -33,6 +36,17 @@ const fn under(trouble: Trouble, name: &'static str, within: u64, what: &'static
         what,
         within,
         trouble: Some(trouble),
+        mode: Some(Mode::Os),
+    }
+}
+
+const fn synced(mode: Mode, name: &'static str, within: u64, what: &'static str) -> Mistake {
+    Mistake {
+        name,
+        what,
+        within,
+        trouble: Some(Trouble::PowerCuts),
+        mode: Some(mode),
     }
 }
 
@@ -58,7 +72,7 @@ pub const MISTAKES: &[Mistake] = &[
     ),
     mistake(
         "i10",
-        40,
+        80,
         "InitProducerId raises no epoch: nobody is fenced",
     ),
     mistake("i22", 40, "producer ids are given away twice"),
@@ -69,10 +83,10 @@ pub const MISTAKES: &[Mistake] = &[
         10,
         "commits are ended by abort markers, and aborts by commits",
     ),
-    mistake("m7", 10, "a marker does not end its transaction"),
+    mistake("m7", 20, "a marker does not end its transaction"),
     mistake(
         "m12",
-        10,
+        20,
         "the last stable offset runs ahead of open transactions",
     ),
     mistake("m15", 10, "no rows of aborted transactions are kept"),
@@ -94,7 +108,7 @@ pub const MISTAKES: &[Mistake] = &[
     under(
         Trouble::SlowNetwork,
         "d8",
-        20,
+        60,
         "late requests of left connections are processed",
     ),
     under(
@@ -108,61 +122,91 @@ pub const MISTAKES: &[Mistake] = &[
     under(
         Trouble::SlowNetwork,
         "p38",
-        100,
+        400,
         "batches of an old epoch are taken",
     ),
     under(
         Trouble::SlowNetwork,
         "d8 produce",
-        300,
+        400,
         "late requests are processed, of Produce alone",
     ),
     under(
         Trouble::SlowNetwork,
         "d8 partitions",
-        200,
+        250,
         "late requests are processed, of AddPartitionsToTxn alone",
     ),
     under(
         Trouble::SlowNetwork,
         "d8 end",
-        20,
+        60,
         "late requests are processed, of EndTxn alone",
     ),
     under(
         Trouble::SlowNetwork,
         "d8 commit",
-        400,
+        1000,
         "late requests are processed, of TxnOffsetCommit alone",
     ),
     under(
         Trouble::SlowNetwork,
         "v2 verify",
-        20,
+        40,
         "batches of the old flow need no word of the coordinator",
     ),
     under(
         Trouble::SlowNetwork,
         "s15",
-        60,
+        450,
         "EndTxn of the old flow is taken with an old epoch",
     ),
-    mistake("s9", 10, "a start does not send the markers that are owed"),
+    mistake("s9", 40, "a start does not send the markers that are owed"),
     under(
         Trouble::FullDisk,
         "m11",
-        30,
+        100,
         "a marker that is refused counts as written",
     ),
-    mistake("o3", 60, "offsets are taken from who is no member any more"),
+    mistake(
+        "o3",
+        100,
+        "offsets are taken from who is no member any more",
+    ),
     under(Trouble::PowerCuts, "r19", 20, "a power cut fences nobody"),
+    under(
+        Trouble::SlowNetwork,
+        "p46",
+        100,
+        "the sequence of a batch is not checked",
+    ),
+    mistake("o9", 200, "offsets are told that a transaction may change"),
+    under(
+        Trouble::SlowNetwork,
+        "d8 offsets",
+        600,
+        "late requests are processed, of AddOffsetsToTxn alone",
+    ),
+    synced(
+        Mode::Commit,
+        "r18",
+        200,
+        "an offset is synced without the records below it",
+    ),
+    synced(
+        Mode::Always,
+        "r1 early",
+        20,
+        "what is not synced yet is answered",
+    ),
 ];
 
 /// The first seed that finds a mistake.
 pub fn found_by(mistake: &Mistake) -> Option<u64> {
     (0..mistake.within).find(|seed| {
         planted::choose(Some(mistake.name));
-        let told = run_with(*seed, mistake.trouble);
+        let (trouble, mode) = (mistake.trouble, mistake.mode);
+        let told = run_with(*seed, Wanted { trouble, mode });
         planted::choose(None);
         told.is_err()
     })

@@ -1,5 +1,7 @@
 //! What the clients know: what they sent, what they were told, and how each transaction ended as far as they know.
 
+#[cfg(doc)]
+use crate::network::Network;
 use std::collections::BTreeMap;
 
 /// A partition.
@@ -23,7 +25,7 @@ pub(crate) struct Sent {
     pub(crate) value: String,
     /// Where it is, once that was answered.
     pub(crate) offset: Option<i64>,
-    /// How often the power had been cut when that was answered.
+    /// How often the power had been cut when that was answered ([`Network::plain_cuts`]).
     pub(crate) cuts: u64,
 }
 
@@ -32,7 +34,7 @@ pub(crate) struct Sent {
 pub(crate) struct Transaction {
     pub(crate) writer: String,
     pub(crate) outcome: Outcome,
-    /// How often the power had been cut when it began.
+    /// How often the power had been cut when it began ([`Network::cuts`]).
     pub(crate) cuts: u64,
     /// Its epoch is that of the transaction before it.
     pub(crate) shares_epoch: bool,
@@ -62,6 +64,11 @@ pub(crate) const TOPICS: [(&str, i32); 6] = [
     ("work", 2),
     ("done", 2),
 ];
+
+/// Whether a topic is written to without transactions.
+pub(crate) fn is_plain(topic: &str) -> bool {
+    matches!(topic, "in" | "work")
+}
 
 /// All of them.
 pub(crate) fn places() -> impl Iterator<Item = Place> {

@@ -51,15 +51,64 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    const ALL: [Trouble; 6] = [
+    const ALL: [Trouble; 7] = [
         Trouble::Usual,
         Trouble::FailingWrites,
         Trouble::LongTimes,
+        Trouble::PowerCuts,
         Trouble::PowerCuts,
         Trouble::FullDisk,
         Trouble::SlowNetwork,
     ];
 }
+
+/// What an answer survives (exactly-once.md 8.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Nothing: when the broker ends, so does the world, and another one begins.
+    Memory,
+    /// A kill.
+    Os,
+    /// What is decided survives a power cut, too.
+    Commit,
+    /// Everything does.
+    Always,
+}
+
+impl Mode {
+    fn choose(seed: &mut Seed) -> Mode {
+        match seed.below(20) {
+            0..2 => Mode::Memory,
+            2..10 => Mode::Os,
+            10..15 => Mode::Commit,
+            _ => Mode::Always,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Mode::Memory => "memory",
+            Mode::Os => "os",
+            Mode::Commit => "commit",
+            Mode::Always => "always",
+        }
+    }
+
+    /// Whether there is a journal that syncs; in `os` for topics that ask for it.
+    fn syncs(self) -> bool {
+        self != Mode::Memory
+    }
+}
+
+/// What a story is asked to be about, instead of what its seed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) mode: Option<Mode>,
+}
+
+/// A small journal: it is full now and then, and some ranges are too long for it.
+const JOURNAL: (u64, u64) = (128 * 1024, 3000);
 
 type Handling = Pin<Box<dyn Future<Output = (Connection, Reply)>>>;
 
@@ -88,10 +137,17 @@ pub(crate) struct Network {
     pub(crate) faults: bool,
     /// How often the clock was moved further than a transaction may take.
     pub(crate) jumps: u64,
-    /// How often the power was cut: what was answered before may be gone (CR-26).
+    /// How often the power was cut.
+    power_cuts: u64,
+    /// How often it was cut where anything that was answered before may be gone (CR-26): in `os`.
     pub(crate) cuts: u64,
+    /// How often it was cut where what decides nothing may be gone (CR-28), and producers are fenced: in `os` and `commit`.
+    pub(crate) plain_cuts: u64,
     /// The same, and how often the start after one of them was cut short: then producers are fenced once more.
     pub(crate) fences: u64,
+    /// How many worlds have ended: each end of a broker in `memory` is one.
+    pub(crate) worlds: u64,
+    pub(crate) mode: Mode,
     /// When the start after a power cut is over for sure.
     fenced_by_ms: i64,
     pub(crate) trouble: Trouble,
@@ -122,13 +178,15 @@ fn config(root: &Root, settings: &[(&'static str, String)]) -> BrokerConfig {
 
 impl Network {
     /// Starts a broker on an empty disk.
-    pub(crate) fn new(mut seed: Seed, wanted: Option<Trouble>) -> Result<Network, String> {
+    pub(crate) fn new(mut seed: Seed, wanted: Wanted) -> Result<Network, String> {
         let trouble = Trouble::ALL[seed.index(Trouble::ALL.len())];
-        let trouble = wanted.unwrap_or(trouble);
+        let trouble = wanted.trouble.unwrap_or(trouble);
+        let mode = Mode::choose(&mut seed);
+        let mode = wanted.mode.unwrap_or(mode);
         let is_small = seed.percent(30);
         let settings = vec![
             ("tally.shards", (1 + seed.below(3)).to_string()),
-            ("tally.durability", "os".to_owned()),
+            ("tally.durability", mode.name().to_owned()),
             ("log.cleaner.enable", is_small.to_string()),
             ("log.cleaner.backoff.ms", "20".to_owned()),
             ("group.min.session.timeout.ms", "50".to_owned()),
@@ -144,8 +202,12 @@ impl Network {
             wall_ms: START_MS,
             faults: true,
             jumps: 0,
+            power_cuts: 0,
             cuts: 0,
+            plain_cuts: 0,
             fences: 0,
+            worlds: 0,
+            mode,
             fenced_by_ms: 0,
             trouble,
             is_small,
@@ -174,6 +236,7 @@ impl Network {
         simulation::begin(Surroundings {
             seed: self.seed.next_u64(),
             wall_ms: self.wall_ms,
+            journal: JOURNAL,
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -268,6 +331,9 @@ impl Network {
         self.links
             .retain(|_, link| !link.is_left || link.handling.is_some() || !link.frames.is_empty());
         let holds = !self.seed.percent(2);
+        if self.mode.syncs() && self.seed.percent(25) {
+            self.sync()?;
+        }
         let busy: Vec<u64> = self
             .links
             .iter()
@@ -285,6 +351,20 @@ impl Network {
             self.background(1);
         }
         Ok(true)
+    }
+
+    /// What the thread does that syncs; now and then what the one does that takes checkpoints.
+    fn sync(&mut self) -> Result<(), String> {
+        let takes_checkpoint = self.seed.percent(2);
+        let life = self.life.as_mut().expect("a broker is running");
+        life.broker.sync();
+        if takes_checkpoint {
+            life.broker.checkpoint();
+        }
+        if self.has_crashed.get() {
+            return self.die(true);
+        }
+        Ok(())
     }
 
     fn poll(&mut self, key: u64) -> Result<(), String> {
@@ -373,12 +453,13 @@ impl Network {
         });
     }
 
-    /// A write of a log that comes so many after this moment fails, or stops half-way.
+    /// A write of a log or of the journal that comes so many after this moment fails, or stops half-way; or the sync of one.
     pub(crate) fn fail_at(&mut self, mut countdown: u64) {
         let mut seed = self.seed.fork();
         let has_failed = Rc::clone(&self.has_failed);
         self.disk.on_operation(move |event| {
-            if event.kind != "write" || !event.path.ends_with(".log") {
+            let is_data = event.path.ends_with(".log") || event.path.ends_with("journal");
+            if !is_data || !matches!(event.kind, "write" | "sync") {
                 return Action::Go;
             }
             countdown = countdown.saturating_sub(1);
@@ -388,6 +469,7 @@ impl Network {
             has_failed.set(true);
             let error = [ErrorKind::Other, ErrorKind::StorageFull][seed.index(2)];
             match seed.below(2) {
+                _ if event.kind == "sync" => Action::Fail(error),
                 0 => Action::Fail(error),
                 _ => Action::Short(seed.index(event.bytes + 1), error),
             }
@@ -450,9 +532,10 @@ impl Network {
         }
         self.let_go();
         self.life = None;
-        if is_cut {
+        if is_cut && matches!(self.mode, Mode::Os | Mode::Commit) {
             self.fenced_by_ms = self.wall_ms + FENCING_MS;
         }
+        self.worlds += u64::from(self.mode == Mode::Memory);
         self.fences += u64::from(self.wall_ms < self.fenced_by_ms);
         if let Some(moment) = moment {
             self.go_on_from(&moment, is_cut);
@@ -467,7 +550,9 @@ impl Network {
         let root = Root::new("simulation");
         if is_cut {
             moment.power_cut(root.path(), &mut self.seed, Names::Ordered);
-            self.cuts += 1;
+            self.power_cuts += 1;
+            self.cuts += u64::from(self.mode == Mode::Os);
+            self.plain_cuts += u64::from(matches!(self.mode, Mode::Os | Mode::Commit));
         } else {
             moment.killed(root.path());
         }
@@ -479,7 +564,7 @@ impl Network {
 
     /// The run of the kernel: a power cut ends it.
     fn boot(&self) -> String {
-        format!("boot {}", self.cuts)
+        format!("boot {}", self.power_cuts)
     }
 
     /// Stops the broker cleanly and starts it again.
@@ -487,6 +572,8 @@ impl Network {
         self.say(|| "the broker is restarted".to_owned());
         self.let_go();
         self.make_room();
+        self.fences += u64::from(self.wall_ms < self.fenced_by_ms);
+        self.worlds += u64::from(self.mode == Mode::Memory);
         // A clean stop is done by several threads, which nobody watches; what it leaves is synced.
         self.watched = None;
         if let Some(Life { broker, runtime }) = self.life.take() {

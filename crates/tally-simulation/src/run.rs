@@ -7,7 +7,7 @@ use crate::clients::transactor::{Flow, Plan, Transactor, Work};
 use crate::clients::writer::Writer;
 use crate::judge::{ask, judge};
 use crate::model::{Model, TOPICS};
-use crate::network::{Network, Trouble};
+use crate::network::{Mode, Network, Trouble, Wanted};
 use kafka_protocol::messages::CreateTopicsRequest;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally_testkit::seed::Seed;
@@ -62,13 +62,13 @@ pub fn replay_line(seed: u64) -> String {
 
 /// Tells the story of a seed.
 pub fn run(seed: u64) -> Result<Report, Failure> {
-    run_with(seed, None)
+    run_with(seed, Wanted::default())
 }
 
-/// The same, with the trouble that is wanted instead of the seed's.
-pub(crate) fn run_with(seed: u64, trouble: Option<Trouble>) -> Result<Report, Failure> {
+/// The same, with what is wanted instead of what the seed says.
+pub(crate) fn run_with(seed: u64, wanted: Wanted) -> Result<Report, Failure> {
     let mut story = Vec::new();
-    let told = catch_unwind(AssertUnwindSafe(|| tell(seed, trouble, &mut story)));
+    let told = catch_unwind(AssertUnwindSafe(|| tell(seed, wanted, &mut story)));
     let what = match told {
         Ok(Ok(mut report)) => {
             report.story = story;
@@ -84,23 +84,28 @@ pub(crate) fn run_with(seed: u64, trouble: Option<Trouble>) -> Result<Report, Fa
     })
 }
 
-fn tell(seed: u64, trouble: Option<Trouble>, story: &mut Vec<String>) -> Result<Report, String> {
-    let mut network = Network::new(Seed::new(seed), trouble)?;
+fn tell(seed: u64, wanted: Wanted, story: &mut Vec<String>) -> Result<Report, String> {
+    let mut network = Network::new(Seed::new(seed), wanted)?;
     let told = live(&mut network);
     *story = std::mem::take(&mut network.story);
     told
 }
 
-fn cast(seed: &mut Seed) -> Vec<Box<dyn Client>> {
+/// The clients of a world: after the first one they have other names, so that nobody takes old records for theirs.
+fn cast(seed: &mut Seed, world: u64) -> Vec<Box<dyn Client>> {
+    let named = |name: &str| match world {
+        0 => name.to_owned(),
+        world => format!("{name} of world {world}"),
+    };
     let mut clients: Vec<Box<dyn Client>> = vec![
         Box::new(Auditor::new()),
-        Box::new(Writer::new("feeder", "in")),
-        Box::new(Writer::new("other feeder", "in")),
-        Box::new(Writer::new("loader", "work")),
+        Box::new(Writer::new(&named("feeder"), "in")),
+        Box::new(Writer::new(&named("other feeder"), "in")),
+        Box::new(Writer::new(&named("loader"), "work")),
     ];
     let mut add = |name: &str, id: &str, flow, work, has_twin| {
         clients.push(Box::new(Transactor::new(Plan {
-            name: name.to_owned(),
+            name: named(name),
             transactional_id: id.to_owned(),
             flow,
             work,
@@ -126,24 +131,63 @@ fn cast(seed: &mut Seed) -> Vec<Box<dyn Client>> {
     clients
 }
 
-fn live(network: &mut Network) -> Result<Report, String> {
-    let mut model = Model::default();
-    let mut deaths = 0;
-    network.faults = false;
-    let created =
-        ask(network, 7, &requests::create(&TOPICS, network.is_small))?.of::<CreateTopicsRequest>();
-    if let Some(topic) = created.topics.iter().find(|topic| topic.error_code != 0) {
-        return Err(format!(
-            "{:?} is not made: {}",
-            topic.name, topic.error_code
-        ));
+/// What there is between two ends of everything.
+struct World {
+    number: u64,
+    clients: Vec<Box<dyn Client>>,
+    model: Model,
+}
+
+impl World {
+    /// Makes the topics, which nobody may have kept.
+    fn begin(network: &mut Network) -> Result<World, String> {
+        loop {
+            let number = network.worlds;
+            let faults = std::mem::replace(&mut network.faults, false);
+            let request = requests::create(&TOPICS, network.is_small);
+            let created = ask(network, 7, &request);
+            network.faults = faults;
+            if number != network.worlds {
+                // It ended before it began.
+                continue;
+            }
+            let created = created?.of::<CreateTopicsRequest>();
+            if let Some(topic) = created.topics.iter().find(|topic| topic.error_code != 0) {
+                return Err(format!(
+                    "{:?} is not made: {}",
+                    topic.name, topic.error_code
+                ));
+            }
+            let mut seed = network.seed.fork();
+            return Ok(World {
+                number,
+                clients: cast(&mut seed, number),
+                model: Model::default(),
+            });
+        }
     }
-    network.faults = true;
-    let mut seed = network.seed.fork();
-    let mut clients = cast(&mut seed);
+
+    /// Another one, if this one has ended.
+    fn go_on(&mut self, network: &mut Network) -> Result<(), String> {
+        if self.number == network.worlds {
+            return Ok(());
+        }
+        network.say(|| "another world begins".to_owned());
+        let next = World::begin(network)?;
+        let ended = std::mem::replace(self, next);
+        self.model.commits = ended.model.commits;
+        self.model.aborts = ended.model.aborts;
+        Ok(())
+    }
+}
+
+fn live(network: &mut Network) -> Result<Report, String> {
+    let mut deaths = 0;
+    let mut world = World::begin(network)?;
     for _ in 0..STEPS {
-        step(network, &mut clients, &mut model)?;
+        step(network, &mut world)?;
         deaths += u64::from(something_happens(network)?);
+        world.go_on(network)?;
     }
     network.say(|| "quiet times begin".to_owned());
     network.faults = false;
@@ -151,35 +195,37 @@ fn live(network: &mut Network) -> Result<Report, String> {
     network.release();
     if network.has_failed() {
         network.die(false)?;
+        world.go_on(network)?;
     }
-    for client in &mut clients {
+    for client in &mut world.clients {
         client.finish();
     }
-    come_to_an_end(network, &mut clients, &mut model)?;
+    come_to_an_end(network, &mut world)?;
     for _ in 0..3 {
         network.pass_ms(20_000);
         network.background(50);
     }
-    if network.seed.percent(50) {
+    let keeps = network.mode != Mode::Memory;
+    if keeps && network.seed.percent(50) {
         network.restart()?;
     }
-    let records = judge(network, &model)?;
+    let records = judge(network, &world.model)?;
+    if !keeps {
+        network.restart()?;
+        World::begin(network)?;
+    }
     Ok(Report {
-        commits: model.commits,
-        aborts: model.aborts,
+        commits: world.model.commits,
+        aborts: world.model.aborts,
         records,
         deaths,
         story: Vec::new(),
     })
 }
 
-fn step(
-    network: &mut Network,
-    clients: &mut [Box<dyn Client>],
-    model: &mut Model,
-) -> Result<(), String> {
-    let at = network.seed.index(clients.len());
-    clients[at].step(network, model)?;
+fn step(network: &mut Network, world: &mut World) -> Result<(), String> {
+    let at = network.seed.index(world.clients.len());
+    world.clients[at].step(network, &mut world.model)?;
     for _ in 0..network.seed.below(6) {
         network.step()?;
     }
@@ -226,21 +272,18 @@ fn something_happens(network: &mut Network) -> Result<bool, String> {
     Ok(false)
 }
 
-fn come_to_an_end(
-    network: &mut Network,
-    clients: &mut [Box<dyn Client>],
-    model: &mut Model,
-) -> Result<(), String> {
+fn come_to_an_end(network: &mut Network, world: &mut World) -> Result<(), String> {
     for turn in 0..LAST_STEPS {
-        step(network, clients, model)?;
+        step(network, world)?;
         if turn % 20 == 0 {
             network.pass_ms(5);
         }
+        let clients = &world.clients;
         if !network.has_ghosts() && clients.iter().all(|client| client.is_done()) {
             return Ok(());
         }
     }
-    let stuck = clients.iter().filter(|client| !client.is_done());
+    let stuck = world.clients.iter().filter(|client| !client.is_done());
     let stuck: Vec<String> = stuck.map(|client| client.describe()).collect();
     Err(format!("no end is found: {}", stuck.join("; ")))
 }

@@ -27,13 +27,18 @@ const EVERYTHING: Ticket = Ticket(u64::MAX - 1);
 /// The running threads.
 #[derive(Debug)]
 pub(crate) struct Syncing {
-    journal: Arc<SyncJournal>,
+    pub(crate) journal: Arc<SyncJournal>,
+    /// None in a simulation, which does their work itself.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Syncing {
     /// Starts the threads.
     pub(crate) fn start(journal: Arc<SyncJournal>, shards: Arc<Shards>) -> io::Result<Syncing> {
+        if crate::simulation::is_on() {
+            let threads = Vec::new();
+            return Ok(Syncing { journal, threads });
+        }
         let (groups, waiting) = (Arc::clone(&journal), Arc::clone(&shards));
         let points = Arc::clone(&journal);
         let mut threads = vec![thread("sync", move || write_groups(&groups, &waiting))?];
@@ -95,18 +100,29 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 
 fn write_groups(journal: &SyncJournal, shards: &Shards) {
     while !shards.is_stopping() {
-        match journal.turn() {
-            Ok(true) => shards.synced(journal.synced()),
-            Ok(false) => {
-                if journal.state() != JournalState::Open {
-                    shards.synced(EVERYTHING);
-                }
-                journal.wait(IDLE);
-            }
-            Err(error) => {
-                tracing::error!(%error, "a sync failed: what waited for it is refused");
+        if !write_group(journal, shards) {
+            journal.wait(IDLE);
+        }
+    }
+}
+
+/// One turn of the first thread; whether another one should follow at once.
+pub(crate) fn write_group(journal: &SyncJournal, shards: &Shards) -> bool {
+    match journal.turn() {
+        Ok(true) => {
+            shards.synced(journal.synced());
+            true
+        }
+        Ok(false) => {
+            if journal.state() != JournalState::Open {
                 shards.synced(EVERYTHING);
             }
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "a sync failed: what waited for it is refused");
+            shards.synced(EVERYTHING);
+            true
         }
     }
 }
@@ -114,9 +130,14 @@ fn write_groups(journal: &SyncJournal, shards: &Shards) {
 fn take_checkpoints(journal: &SyncJournal, shards: &Shards) {
     while !shards.is_stopping() {
         journal.wait_for_checkpoint(CHECKPOINT_EVERY);
-        if let Err(error) = journal.checkpoint() {
-            tracing::error!(%error, "a checkpoint failed");
-            shards.synced(EVERYTHING);
-        }
+        take_checkpoint(journal, shards);
+    }
+}
+
+/// One turn of the second thread.
+pub(crate) fn take_checkpoint(journal: &SyncJournal, shards: &Shards) {
+    if let Err(error) = journal.checkpoint() {
+        tracing::error!(%error, "a checkpoint failed");
+        shards.synced(EVERYTHING);
     }
 }

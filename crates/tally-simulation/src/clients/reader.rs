@@ -1,7 +1,7 @@
 //! A read_committed reader, which filters as clients do (F-8), and an auditor that reads along with everything.
 
 use super::{Client, is_passing, requests};
-use crate::model::{Model, Place, places};
+use crate::model::{Model, Place, is_plain, places};
 use crate::network::Network;
 use crate::port::{Port, Progress};
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
@@ -73,8 +73,8 @@ pub(crate) struct Auditor {
     port: Port,
     positions: BTreeMap<Place, i64>,
     current: Option<Place>,
-    /// How often the power had been cut when it began to read.
-    cuts: u64,
+    /// How often the power had been cut when it began to read: the same of all records, and of those that decide nothing.
+    cuts: (u64, u64),
     is_finishing: bool,
 }
 
@@ -84,7 +84,7 @@ impl Auditor {
             port: Port::default(),
             positions: places().map(|place| (place, 0)).collect(),
             current: None,
-            cuts: 0,
+            cuts: (0, 0),
             is_finishing: false,
         }
     }
@@ -92,12 +92,17 @@ impl Auditor {
 
 impl Client for Auditor {
     fn step(&mut self, network: &mut Network, model: &mut Model) -> Result<(), String> {
-        if self.cuts != network.cuts {
-            // What was read may be gone: it reads again, and from now on that stays.
-            self.cuts = network.cuts;
+        let cuts = (network.cuts, network.plain_cuts);
+        if self.cuts != cuts {
+            // What was read may be gone: it reads again, and from now on that stays. In `commit` what is committed stays (CR-28).
+            let is_lost = |(topic, _): &Place| self.cuts.0 != cuts.0 || is_plain(topic);
+            self.positions
+                .iter_mut()
+                .filter(|(place, _)| is_lost(place))
+                .for_each(|(_, position)| *position = 0);
+            model.seen.retain(|place, _| !is_lost(place));
+            self.cuts = cuts;
             self.current = None;
-            self.positions = places().map(|place| (place, 0)).collect();
-            model.seen.clear();
         }
         match self.port.progress(network) {
             Progress::Waiting => return Ok(()),

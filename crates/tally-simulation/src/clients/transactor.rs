@@ -97,10 +97,12 @@ pub(crate) struct Transactor {
     input: Place,
     count: u64,
     jumps: u64,
-    /// How often the power had been cut when it got its pair.
+    /// How often the power had been cut when it got its pair ([`Network::plain_cuts`]).
     cuts: u64,
-    /// The same of [`Network::fences`].
+    /// The same of [`Network::fences`], when it asked for it: the answer may have been under way as the broker died.
     fences: u64,
+    /// The same when it asked for a pair last.
+    init_fences: u64,
     /// How often the power had been cut when it first asked for the end of its transaction.
     end_cuts: Option<u64>,
     /// The same when it asked where its group had come to.
@@ -134,6 +136,7 @@ impl Transactor {
             jumps: 0,
             cuts: 0,
             fences: 0,
+            init_fences: 0,
             end_cuts: None,
             read_cuts: 0,
             resting: 0,
@@ -246,19 +249,22 @@ impl Transactor {
         let input = self.input;
         let is_tv2 = self.plan.flow == Flow::Tv2;
         let port = &mut self.port;
-        let ends_up_late = matches!(step, Step::Send(..) | Step::Offsets(_) | Step::End(_));
+        let ends_up_late = matches!(
+            step,
+            Step::Send(..) | Step::JoinOffsets | Step::Offsets(_) | Step::End(_)
+        );
         let asks_coordinator = matches!(step, Step::Join(_) | Step::JoinOffsets | Step::End(_));
         let pair = self.pair.unwrap_or(Producer { id: -1, epoch: -1 });
         match step {
             Step::Look => port.ask(network, 0, &requests::describe(id)),
             Step::Group(step) => self.membership.ask(step, port, network),
             Step::Init => {
-                let version = if is_tv2 { 5 } else { 4 };
+                self.init_fences = network.fences;
                 let request = requests::init(Some(id), TIMEOUT_MS, self.expected);
-                port.ask(network, version, &request);
+                port.ask(network, if is_tv2 { 5 } else { 4 }, &request);
             }
             Step::Committed => {
-                self.read_cuts = network.cuts;
+                self.read_cuts = network.plain_cuts;
                 port.ask(network, 7, &requests::committed(&group, input));
             }
             Step::Read(from) => {
@@ -293,7 +299,7 @@ impl Transactor {
                 if commit && let Some(current) = self.current {
                     model.transactions[current].outcome = Outcome::Unknown;
                 }
-                self.end_cuts.get_or_insert(network.cuts);
+                self.end_cuts.get_or_insert(network.plain_cuts);
                 let version = if is_tv2 { 5 } else { 3 };
                 port.ask(network, version, &requests::end(id, pair, commit));
             }
@@ -329,14 +335,14 @@ impl Transactor {
                 let response = response.of::<InitProducerIdRequest>();
                 if response.error_code == 0 {
                     self.start(response.producer_id.0, response.producer_epoch, model);
-                    self.cuts = network.cuts;
-                    self.fences = network.fences;
+                    self.cuts = network.plain_cuts;
+                    self.fences = self.init_fences;
                 }
                 response.error_code
             }
             Step::Committed => return self.position(response),
             Step::Read(from) => match given(&response.of::<FetchRequest>(), from) {
-                Ok(_) if self.read_cuts != network.cuts => {
+                Ok(_) if self.read_cuts != network.plain_cuts => {
                     self.steps.clear();
                     return 0;
                 }
@@ -356,7 +362,13 @@ impl Transactor {
                 let response = response.of::<ProduceRequest>();
                 let part = &response.responses[0].partition_responses[0];
                 if part.error_code == 0 {
-                    self.sent(place, values.len(), part.base_offset, network.cuts, model);
+                    self.sent(
+                        place,
+                        values.len(),
+                        part.base_offset,
+                        network.plain_cuts,
+                        model,
+                    );
                 }
                 part.error_code
             }
@@ -368,7 +380,8 @@ impl Transactor {
             Step::End(commit) => {
                 let response = response.of::<EndTxnRequest>();
                 if response.error_code == 0 {
-                    let is_stale = self.cuts < network.cuts && self.end_cuts == Some(network.cuts);
+                    let now = network.plain_cuts;
+                    let is_stale = self.cuts < now && self.end_cuts == Some(now);
                     if commit && is_stale {
                         return COMMITTED_AFTER_A_CUT;
                     }
@@ -524,7 +537,11 @@ impl Transactor {
             self.steps.push_back(Step::Init);
             return;
         }
-        if network.seed.percent(15) {
+        let often = match network.trouble {
+            Trouble::SlowNetwork => 35,
+            _ => 15,
+        };
+        if network.seed.percent(often) {
             self.steps.push_back(Step::Look);
         }
         match self.plan.work {

@@ -34,7 +34,7 @@ pub(crate) struct Writer {
     place: Place,
     link: Option<u64>,
     producer: Option<Producer>,
-    /// How often the power had been cut when it got its id.
+    /// How often the power had been cut when it got its id ([`Network::plain_cuts`]).
     cuts: u64,
     asks_for_id: bool,
     /// The next sequence of each partition.
@@ -118,7 +118,7 @@ impl Writer {
                 id: response.producer_id.0,
                 epoch: response.producer_epoch,
             });
-            self.cuts = network.cuts;
+            self.cuts = network.plain_cuts;
             self.sequences.clear();
             self.number_anew();
         } else if !is_passing(response.error_code) {
@@ -155,14 +155,14 @@ impl Writer {
             let sent = &mut model.plain[batch.first..][..batch.values.len()];
             for (at, sent) in (base..).zip(sent) {
                 sent.offset = Some(at);
-                sent.cuts = network.cuts;
+                sent.cuts = network.plain_cuts;
             }
             self.come_back();
             return Ok(());
         }
         let is_behind = code == ErrorCode::OutOfOrderSequenceNumber.code() && self.refused > 0;
         if !is_passing(code) && !is_behind {
-            if network.cuts == self.cuts {
+            if network.plain_cuts == self.cuts {
                 return Err(format!("{} is refused with {code}", self.describe()));
             }
             // What it had been told is gone; it begins anew.
@@ -201,7 +201,7 @@ impl Writer {
                     place: self.place,
                     value: value.clone(),
                     offset: None,
-                    cuts: network.cuts,
+                    cuts: network.plain_cuts,
                 });
                 values.push(value);
             }

@@ -21,6 +21,7 @@ mod inspection;
 mod message;
 mod ordered_sessions;
 mod partition;
+mod partitions;
 mod recovery;
 mod retention;
 mod shard;

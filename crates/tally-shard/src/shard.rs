@@ -22,11 +22,12 @@ use crate::message::{
 };
 use crate::ordered_sessions::{Call, OrderedSessions, Speaker};
 use crate::partition::{Bounds, Partition};
+use crate::partitions::Partitions;
 use crate::recovery;
 use crate::waiting::{Held, Raise, Waiting};
 use append::MarkerOrder;
 use coordinators::{Occasion, OffsetsInTransaction};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use tally_groups as groups;
@@ -69,7 +70,7 @@ pub struct ShardSettings {
 pub struct Shard {
     settings: ShardSettings,
     journal: SegmentJournal,
-    partitions: BTreeMap<PartitionId, Partition>,
+    partitions: Partitions,
     /// Partitions that are there and could not be opened: they answer 56 until the next start, the others serve.
     unopened: BTreeSet<PartitionId>,
     waiting: Waiting,
@@ -93,7 +94,7 @@ impl Shard {
         Shard {
             settings,
             journal,
-            partitions: BTreeMap::new(),
+            partitions: Partitions::default(),
             unopened: BTreeSet::new(),
             waiting: Waiting::default(),
             producer_ids: ProducerIdBlock { next: 0, end: 0 },
@@ -156,7 +157,7 @@ impl Shard {
             .partitions
             .iter()
             .filter(|(_, partition)| !matches!(partition.hosted, Hosted::Nothing))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in hosts {
             self.ask_hosted(now, id, Occasion::Recovered);
@@ -663,8 +664,7 @@ impl Shard {
         self.flushes = flush::Flushes::default();
         self.compactor.stop(None);
         self.journal.start_over();
-        let partitions = std::mem::take(&mut self.partitions);
-        for (id, mut partition) in partitions {
+        for (id, mut partition) in self.partitions.take() {
             outbox.wakes.extend(partition.take_waiters());
             if let Err(error) = self.open(now, id, partition.settings, outbox) {
                 tracing::error!(partition = %id, %error, "partition not opened again");

@@ -78,6 +78,7 @@ pub use journal::{Appended, Entry, Journal, JournalState, SegmentJournal, Ticket
 pub use meta::{FileMetaStore, MetaError, MetaStore, Revision};
 pub use mmap::Slice;
 pub use partition::{LogOptions, ReadOutcome, Recovered, SegmentInfo};
+pub use partition_map::PartitionMap;
 pub use recovery::{Cut, CutReason};
 pub use repair::{Damaged, Part, Repair, SegmentPlan, is_placeholder, log_path, plan_segment};
 pub use sync_journal::{Durability, SyncJournal, SyncOptions};

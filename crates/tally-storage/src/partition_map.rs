@@ -8,14 +8,14 @@ use std::hash::{BuildHasherDefault, Hasher};
 use tally_protocol::PartitionId;
 
 /// A map by partition.
-pub(crate) type PartitionMap<V> = HashMap<PartitionId, V, BuildHasherDefault<IdHasher>>;
+pub type PartitionMap<V> = HashMap<PartitionId, V, BuildHasherDefault<IdHasher>>;
 
 /// An odd number whose bits are spread well (the golden ratio's).
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Hashes the words of an id.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {

@@ -10,7 +10,7 @@ use crate::compaction::{
 };
 use crate::message::{Outbox, Outgoing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tally_producer_state::AbortedTransaction;
@@ -107,12 +107,8 @@ impl Shard {
         if self.compactor.out.is_some() || !self.compactor.due_ms.is_some_and(is_due) {
             return;
         }
-        let after = self
-            .compactor
-            .seen
-            .map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.partitions.range((after, Bound::Unbounded));
-        let ids: Vec<PartitionId> = next.take(PARTITIONS_A_TURN).map(|(id, _)| *id).collect();
+        let next = self.partitions.after(self.compactor.seen);
+        let ids: Vec<PartitionId> = next.take(PARTITIONS_A_TURN).collect();
         for id in &ids {
             self.note_stable(*id);
             let found = match self.compaction_candidate(now, *id) {

@@ -30,12 +30,12 @@ impl Shard {
     /// Called between the two. Returns whether it could be done.
     pub fn abort_orphans(&mut self, now: Now, owed: &Owed) -> bool {
         let mut orphans = Vec::new();
-        for (id, partition) in &self.partitions {
+        for (id, partition) in self.partitions.iter() {
             let open = partition.producers.open_transactions();
             orphans.extend(open.filter_map(|(producer_id, epoch, _)| {
                 // A marker that does not end what is found here would be refused and taken for written (D-7).
-                let is_owed = owed.get(&(*id, producer_id)).is_some_and(|it| *it >= epoch);
-                (!is_owed).then_some((*id, producer_id, epoch))
+                let is_owed = owed.get(&(id, producer_id)).is_some_and(|it| *it >= epoch);
+                (!is_owed).then_some((id, producer_id, epoch))
             }));
         }
         let mut done = true;

@@ -7,7 +7,6 @@
 use super::Shard;
 use crate::message::{Outbox, Outgoing, PartitionRole};
 use crate::retention::{Candidate, Facts, Plan, plan};
-use std::ops::Bound;
 use tally_protocol::{Now, Offset, PartitionId};
 use tally_storage::{Cold, SegmentJournal, StorageError};
 
@@ -90,11 +89,7 @@ impl Shard {
         }
         self.retention.due_ms = Some(now.monotonic_ms + BETWEEN_TURNS_MS);
         for _ in 0..PARTITIONS_A_TURN {
-            let after = self
-                .retention
-                .done
-                .map_or(Bound::Unbounded, Bound::Excluded);
-            let Some((&id, _)) = self.partitions.range((after, Bound::Unbounded)).next() else {
+            let Some(id) = self.partitions.after(self.retention.done).next() else {
                 self.retention = Pass {
                     due_ms: Some(now.monotonic_ms + self.settings.retention_check_ms),
                     ..Pass::default()

@@ -26,11 +26,11 @@ impl Shard {
     #[must_use]
     pub fn open_transactions(&self) -> Vec<OpenTransaction> {
         let mut open = Vec::new();
-        for (id, partition) in &self.partitions {
+        for (id, partition) in self.partitions.iter() {
             let here = partition.producers.open_transactions();
             open.extend(here.map(
                 |(producer_id, producer_epoch, first_offset)| OpenTransaction {
-                    partition: *id,
+                    partition: id,
                     producer_id,
                     producer_epoch,
                     first_offset,

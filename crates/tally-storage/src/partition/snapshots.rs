@@ -17,21 +17,22 @@ use tally_protocol::Offset;
 const SNAPSHOTS_KEPT: usize = 2;
 
 impl PartitionLog {
-    /// Which of the snapshots that were found a power cut leaves. After one, what was found is what it left; after a kill the
-    /// file system was synced before anything was opened; a clean stop has synced the newest.
+    /// Which of the snapshots that were found a power cut leaves. After a kill the file system was synced before anything was
+    /// opened; a clean stop has synced the newest. After a power cut nobody can tell: a start may have been killed since that
+    /// wrote more than the power left, so all are kept until there is an anchor.
     pub(super) fn find_anchors(&mut self, place: Place<'_>, trust: Trust) {
         if !place.dir.has_journal() {
             return;
         }
-        if !place.dir.has_failed() && trust != Trust::Clean {
+        if !place.dir.has_failed() && trust == Trust::Killed {
             self.anchors.extend(&self.snapshots);
         } else if self.rests_on_snapshots() {
             // Older ones may be what is left where the newest is not what it should be.
             self.promised.extend(&self.snapshots);
             if place.dir.has_failed() {
                 self.write_snapshots_anew(place);
-            } else if let Some(newest) = self.snapshots.last() {
-                self.anchors.insert(*newest);
+            } else if trust == Trust::Clean {
+                self.anchors.extend(self.snapshots.last());
             }
         }
     }
@@ -78,8 +79,8 @@ impl PartitionLog {
         self.sum_rows(place, at)
             .map_err(failed("write the row sums of", place.directory()))?;
         let path = place.file(at, SNAPSHOT);
-        // What is on the disk under this name must not give way to what is not.
-        let sync = match self.anchors.contains(&at) {
+        // What may be on the disk under this name must not give way to what is not.
+        let sync = match self.anchors.contains(&at) || self.promised.contains(&at) {
             true => Sync::Yes,
             false => Sync::No,
         };

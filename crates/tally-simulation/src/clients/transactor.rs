@@ -12,12 +12,12 @@ use super::member::{GroupStep, Membership, is_rebalance};
 use super::reader::given;
 use super::{Client, is_passing, requests};
 use crate::model::{Model, Outcome, Place, Sent, Transaction};
-use crate::network::{Network, Trouble};
+use crate::network::{Mode, Network, Trouble};
 use crate::port::{Port, Progress, Response};
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest,
-    DescribeTransactionsResponse, EndTxnRequest, FetchRequest, InitProducerIdRequest,
-    OffsetFetchRequest, ProduceRequest, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest, EndTxnRequest,
+    FetchRequest, InitProducerIdRequest, OffsetFetchRequest, ProduceRequest,
+    TxnOffsetCommitRequest,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tally_protocol::ErrorCode;
@@ -329,7 +329,7 @@ impl Transactor {
             return 0;
         };
         let code = match step {
-            Step::Look => return self.look(&response.of::<DescribeTransactionsRequest>()),
+            Step::Look => return self.look(response, network),
             Step::Group(step) => return self.take_group(step, response),
             Step::Init => {
                 let response = response.of::<InitProducerIdRequest>();
@@ -429,14 +429,17 @@ impl Transactor {
         self.is_doubtful = false;
     }
 
-    /// Between two transactions nobody may have begun one: no late request has (D-8, B-1).
-    fn look(&mut self, response: &DescribeTransactionsResponse) -> i16 {
-        let Some(state) = response.transaction_states.first() else {
+    /// Between two transactions nobody may have begun one: no late request has (D-8, B-1). In `os` a power cut may have taken
+    /// the end of the one before (CR-26); it is open until its producer is fenced.
+    fn look(&mut self, response: Response, network: &Network) -> i16 {
+        let response = response.of::<DescribeTransactionsRequest>();
+        let Some(state) = response.transaction_states.into_iter().next() else {
             return 0;
         };
         self.next();
-        let is_alone = !self.plan.has_twin;
-        if state.error_code == 0 && is_alone && state.transaction_state.as_str() == "Ongoing" {
+        let is_undone = network.mode == Mode::Os && self.cuts < network.plain_cuts;
+        let is_judged = !self.plan.has_twin && !is_undone;
+        if state.error_code == 0 && is_judged && state.transaction_state.as_str() == "Ongoing" {
             return BEGUN_BY_NOBODY;
         }
         0

@@ -33,8 +33,9 @@ impl Shard {
         for (id, partition) in self.partitions.iter() {
             let open = partition.producers.open_transactions();
             orphans.extend(open.filter_map(|(producer_id, epoch, _)| {
-                // A marker that does not end what is found here would be refused and taken for written (D-7).
-                let is_owed = owed.get(&(id, producer_id)).is_some_and(|it| *it >= epoch);
+                // A marker that does not end what is found here would be refused and taken for written (D-7). Data of an earlier
+                // epoch is of a transaction before that one, whose own marker is lost: this one may be a commit (CR-26).
+                let is_owed = owed.get(&(id, producer_id)) == Some(&epoch);
                 (!is_owed).then_some((id, producer_id, epoch))
             }));
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
 use std::collections::{BTreeMap, VecDeque};
 use tally_protocol::ErrorCode;
+use tally_protocol::ids::to_u64;
 use tally_testkit::client::Producer;
 use tally_testkit::wire;
 
@@ -21,6 +22,8 @@ const PRODUCE: i16 = 9;
 const INIT: i16 = 4;
 
 struct Batch {
+    /// Its number among all batches.
+    number: u64,
     values: Vec<String>,
     sequence: i32,
     /// The first of the values in the model.
@@ -46,6 +49,7 @@ pub(crate) struct Writer {
     /// How many of those that were under way were refused for now: those behind them are, too, unless they had come before.
     refused: usize,
     last: u64,
+    batches: u64,
     /// Turns before it connects again.
     resting: u64,
     is_finishing: bool,
@@ -66,6 +70,7 @@ impl Writer {
             flying: 0,
             refused: 0,
             last: 0,
+            batches: 0,
             resting: 0,
             is_finishing: false,
         }
@@ -208,7 +213,9 @@ impl Writer {
             let next = self.sequences.entry(self.place).or_default();
             let sequence = *next;
             *next += i32::try_from(values.len()).expect("a small batch");
+            self.batches += 1;
             self.queue.push_back(Batch {
+                number: self.batches,
                 values,
                 sequence,
                 first,
@@ -233,7 +240,9 @@ impl Writer {
             // The first batch of an epoch flies alone: were it refused, a partition that knows nothing of the producer would take
             // the one behind it (P-42).
             let is_behind_first = self.flying > 0 && self.queue[0].sequence == 0;
-            if self.flying == FLIGHT_MAX || is_behind_first {
+            // Five batches behind one that has no answer yet nobody knows any more whether it was written (P-31).
+            let is_far_behind = batch.number - self.queue[0].number >= to_u64(FLIGHT_MAX);
+            if self.flying == FLIGHT_MAX || is_behind_first || is_far_behind {
                 return;
             }
             let records = requests::batch(producer, batch.sequence, false, &batch.values);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 use tally_protocol::BatchView;
 use tally_testkit::broker::offsets_of_files;
 use tally_testkit::client::Client;
@@ -146,18 +147,16 @@ fn a_repair_mends_each_damage_after_a_kill_in_always_and_loses_nothing_else() {
     check(false, "always");
 }
 
+/// `tally verify log DIR --repair`, its rows as JSON.
+fn repair(data: &Path) -> Output {
+    tally(&["verify", "log", path(data), "--repair", "-o", "jsonl"])
+}
+
 #[test]
 fn a_repair_of_what_is_whole_changes_nothing() {
     let matrix = Matrix::whole();
     let before = files(&matrix.data);
-    let repaired = tally(&[
-        "verify",
-        "log",
-        path(&matrix.data),
-        "--repair",
-        "-o",
-        "jsonl",
-    ]);
+    let repaired = repair(&matrix.data);
     assert_eq!(repaired.status.code(), Some(0), "{}", text(&repaired));
     assert!(rows(&text(&repaired), "repair").is_empty());
     assert!(files(&matrix.data) == before);
@@ -169,14 +168,7 @@ fn a_repair_with_a_damaged_meta_changes_nothing() {
     let matrix = Matrix::new(true, "os");
     fs::write(matrix.data.join("meta"), b"tallymet").expect("damaged");
     let before = files(&matrix.data);
-    let repaired = tally(&[
-        "verify",
-        "log",
-        path(&matrix.data),
-        "--repair",
-        "-o",
-        "jsonl",
-    ]);
+    let repaired = repair(&matrix.data);
     assert_eq!(repaired.status.code(), Some(1));
     assert!(files(&matrix.data) == before);
 }

@@ -8,8 +8,10 @@
 //! - `TALLY_TEST_REFERENCE=1` runs `scripts/reference-kafka` instead, to see whether a test asks for what Apache Kafka does.
 
 use crate::client::Client;
+use crate::offline::begin;
 use crate::waiting::wait_for;
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,6 +33,17 @@ fn owned(settings: &[&str]) -> impl Iterator<Item = String> {
 /// What every broker gets; what comes later wins.
 fn everywhere() -> impl Iterator<Item = String> {
     owned(&SETTINGS).chain(std::env::var("TALLY_TEST_SET"))
+}
+
+/// Says that this test has no question for Apache Kafka, and why: `scripts/differential` does not count it as answered.
+///
+/// # Panics
+/// If standard error can't be written to.
+pub fn left_out(reason: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a test");
+    // Not by `eprintln!`, which a test that passes keeps to itself.
+    writeln!(std::io::stderr(), "left out: {name}: {reason}").expect("standard error");
 }
 
 /// A broker process of one test.
@@ -86,7 +99,7 @@ impl Broker {
     /// What the next start is to have of faults, `POINT=ACTION@NTH` each (`tally_storage::faults`). Each sleeps until
     /// [`Broker::wake`] is called with its index.
     pub fn set_faults(&mut self, faults: &[&str]) {
-        (0..self.faults.len()).for_each(|index| self.calm(index));
+        self.calm_all();
         self.faults = faults.iter().map(|&fault| fault.to_owned()).collect();
     }
 
@@ -109,6 +122,11 @@ impl Broker {
     /// Puts a fault to sleep: who was held goes on.
     pub fn calm(&self, index: usize) {
         let _absent = fs::remove_file(self.fault_file(index)).is_err();
+    }
+
+    /// Puts all faults to sleep.
+    pub fn calm_all(&self) {
+        (0..self.faults.len()).for_each(|index| self.calm(index));
     }
 
     /// Waits until somebody is held by a fault.
@@ -143,10 +161,8 @@ impl Broker {
         assert!(self.child.is_none(), "it runs");
         let port_file = self.directory.join("port");
         let _absent = fs::remove_file(&port_file).is_err();
-        let mut child = self
-            .command(&port_file)
-            .spawn()
-            .expect("the broker's program can be run");
+        let begun = begin(&mut self.command(&port_file));
+        let mut child = begun.expect("the broker's program can be run");
         self.address = wait_for("the broker's port file", || {
             if let Some(status) = child.try_wait().expect("a child of ours") {
                 panic!("the broker ended: {status}");
@@ -215,11 +231,9 @@ impl Broker {
     #[track_caller]
     pub fn stop(&mut self) -> bool {
         let mut child = self.child.take().expect("it runs");
-        let asked = Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .expect("kill can be run");
-        assert!(asked.success());
+        let asked = begin(Command::new("kill").arg(child.id().to_string()))
+            .and_then(|mut asking| asking.wait());
+        assert!(asked.expect("kill can be run").success());
         let status = wait_for("the broker's end", || {
             child.try_wait().expect("a child of ours")
         });

@@ -5,6 +5,7 @@
 //! - [`batches`]: record batches with every field open to abuse, and a reader of what a broker returns;
 //! - [`broker`]: the real binary as a process, one for all tests of a program or one for a single test;
 //! - [`fuzz`]: bodies of the fuzz targets;
+//! - [`offline`]: the real binary on a directory that lies there;
 //! - [`simulated_disk`]: real files, and what a power cut, a failing or a full disk would leave of them;
 //! - [`seed`]: random numbers that are the same in every run;
 //! - [`waiting`]: waiting for a condition.
@@ -15,6 +16,7 @@ pub mod batches;
 pub mod broker;
 pub mod client;
 pub mod fuzz;
+pub mod offline;
 pub mod seed;
 pub mod simulated_disk;
 pub mod waiting;

@@ -3,6 +3,8 @@
 //! Invariants: every partition of a topic that somebody subscribes to has exactly one owner; nobody gets a topic that it
 //! does not subscribe to; the same input gives the same output.
 
+#[cfg(test)]
+mod properties;
 mod range;
 mod uniform;
 

@@ -38,6 +38,9 @@ pub use describe::{ConsumerGroupDescription, ConsumerMemberDescription};
 pub(crate) use draft::Draft;
 pub(crate) use live::Live;
 
+/// The epoch of a new group, at which it has an empty assignment; nothing of it is stored. The first subscription makes it 2
+/// (section 9.2).
+const FIRST_EPOCH: i32 = 1;
 /// The epoch of a request that joins.
 pub(crate) const JOIN_EPOCH: i32 = 0;
 /// The epoch of a request that leaves.
@@ -205,11 +208,11 @@ impl ConsumerGroup {
     }
 
     fn epoch(&self) -> i32 {
-        self.epoch.map_or(0, |value| value.epoch)
+        self.epoch.map_or(FIRST_EPOCH, |value| value.epoch)
     }
 
     fn target_epoch(&self) -> i32 {
-        self.target_epoch.map_or(0, |value| value.epoch)
+        self.target_epoch.map_or(FIRST_EPOCH, |value| value.epoch)
     }
 
     fn metadata_hash(&self) -> i64 {

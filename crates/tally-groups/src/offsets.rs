@@ -137,6 +137,9 @@ impl Stored {
             // O-10: pending offsets of others stay; the order of the log decides when their marker comes.
             None => entry.committed = Some(offset),
             Some(producer_id) => {
+                if planted::is("o6") {
+                    entry.committed = Some(offset.clone());
+                }
                 entry.pending.insert(producer_id, offset);
                 self.pending.entry(producer_id).or_default().insert((
                     group.clone(),

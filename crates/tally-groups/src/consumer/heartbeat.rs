@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tally_protocol::records::consumer_group::{
     ConsumerGroupRecord, CurrentValue, MemberPhase, PartitionEpochs, Partitions, SubscriptionValue,
 };
-use tally_protocol::{ErrorCode, Now, TopicId};
+use tally_protocol::{ErrorCode, Now, TopicId, planted};
 
 /// How often a group's regular expressions are looked up at most: topics that are made in a row cost one look.
 const REGEX_PAUSE_MS: u64 = 1_000;
@@ -320,8 +320,7 @@ impl Draft<'_> {
         let subscription = subscription.ok_or(ErrorCode::UnknownServerError)?;
         let subscription_changed =
             !is_same && topics_before.unwrap_or_default() != self.names_of(&subscription);
-        // A new group leaves epoch 0 even if nobody wants a topic.
-        needs_target |= subscription_changed || self.epoch() == 0;
+        needs_target |= subscription_changed;
         if needs_target {
             self.bump(context.topics);
         }
@@ -347,7 +346,7 @@ impl Draft<'_> {
     /// whether the group's topics are others now.
     fn look_at_topics(&mut self, context: &Context<'_>, live: Option<&Live>) -> (bool, bool) {
         let seen = live.and_then(|live| live.topics_seen);
-        if seen == Some(context.topics.generation()) || self.epoch() == 0 {
+        if seen == Some(context.topics.generation()) {
             return (true, false);
         }
         let may_look = live.is_none_or(|live| {
@@ -378,7 +377,8 @@ impl Draft<'_> {
         };
         let target = self.target(id).cloned();
         let is_free = |topic: TopicId, partition: i32| {
-            self.owner(topic, partition).is_none_or(|owner| owner == id)
+            let owner = self.owner(topic, partition);
+            owner.is_none_or(|owner| owner == id) || planted::is("g111")
         };
         let step = Step {
             target_epoch: self.target_epoch(),

@@ -6,6 +6,7 @@
 use super::Draft;
 use crate::topics::Topics;
 use regex::{Regex, RegexBuilder};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_protocol::records::consumer_group::{ConsumerGroupRecord, RegexValue};
@@ -21,9 +22,37 @@ fn compile(pattern: &str) -> Result<Regex, ErrorCode> {
             .build()
             .map_err(|_| ErrorCode::InvalidRegularExpression)
     };
+    let pattern = &*without_quotes(pattern);
     // By itself first: what only makes sense between the parentheses is not an expression.
     build(pattern)?;
     build(&format!("^(?:{pattern})$"))
+}
+
+/// RE2 knows `\Q` to `\E`, or to the end, as literal text (Java's `Pattern.quote` writes it); the compiler here does not.
+fn without_quotes(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains("\\Q") {
+        return Cow::Borrowed(pattern);
+    }
+    let mut plain = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        plain.push_str(before);
+        if let Some(quoted) = from.strip_prefix("\\Q") {
+            let (literal, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+            plain.push_str(&regex::escape(literal));
+            rest = after;
+        } else {
+            let mut after = from.chars();
+            after
+                .by_ref()
+                .take(2)
+                .for_each(|escaped| plain.push(escaped));
+            rest = after.as_str();
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
 }
 
 /// The topics whose whole names match.
@@ -116,6 +145,20 @@ mod tests {
         check("(?i)T.", Some(&["t1"]));
         check(r"t\d", Some(&["t1"]));
         check("x", Some(&[]));
+    }
+
+    #[test]
+    fn g117_a_quoted_part_is_literal() {
+        check(r"\Qt1\E", Some(&["t1"]));
+        check(r"\Qt\E\d+", Some(&["t1", "t22"]));
+        check(r"\Qt.\E", Some(&[]));
+        check(r"\Qa|b", Some(&[]));
+        check(r"a|\Qb", Some(&["a", "b"]));
+        check(r"\Q\E(a)\Q\E", Some(&["a"]));
+        check(r"\\Qa", Some(&[]));
+        check(r"\E", None);
+        check(r"a\", None);
+        check(r"\Qa\E\Q", Some(&["a"]));
     }
 
     #[test]

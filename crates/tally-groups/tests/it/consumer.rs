@@ -63,14 +63,14 @@ fn world() -> World {
     world
 }
 
-/// `m1` and `m2` with two partitions of `t` each, at epoch 2.
+/// `m1` and `m2` with two partitions of `t` each, at epoch 3.
 fn pair() -> World {
     let mut world = world();
     world.beat(joining("m1", &["t"]));
     world.beat(joining("m2", &["t"]));
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
-    world.beat(reporting("m1", 1, &[0, 1]));
-    world.beat(reporting("m2", 2, &[]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1]));
+    world.beat(reporting("m2", 3, &[]));
     assert_eq!(world.state(), "Stable");
     world
 }
@@ -86,13 +86,13 @@ fn refused(world: &mut World, request: ConsumerHeartbeatRequest, code: i16) {
 fn g110_a_new_member_gets_everything() {
     let mut world = world();
     let response = world.beat(joining("m1", &["t"]));
-    assert_eq!(seen(&response), (1, Some(vec![0, 1, 2, 3])));
+    assert_eq!(seen(&response), (2, Some(vec![0, 1, 2, 3])));
     assert_eq!(response.heartbeat_interval_ms, 5_000);
     assert_eq!(world.state(), "Stable");
-    let response = world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
-    assert_eq!(seen(&response), (1, None), "nothing has changed");
+    let response = world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
+    assert_eq!(seen(&response), (2, None), "nothing has changed");
     let before = world.log.len();
-    world.beat(beat("m1", 1));
+    world.beat(beat("m1", 2));
     assert_eq!(world.log.len(), before, "a heartbeat writes nothing");
     world.restart();
 }
@@ -102,21 +102,21 @@ fn g111_partitions_are_given_back_before_they_are_given_out() {
     let mut world = world();
     world.beat(joining("m1", &["t"]));
     let second = world.beat(joining("m2", &["t"]));
-    assert_eq!(seen(&second), (2, Some(vec![])));
+    assert_eq!(seen(&second), (3, Some(vec![])));
     assert_eq!(world.state(), "Reconciling");
-    let first = world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
-    assert_eq!(seen(&first), (1, Some(vec![0, 1])));
+    let first = world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
+    assert_eq!(seen(&first), (2, Some(vec![0, 1])));
     world.restart();
-    let second = world.beat(reporting("m2", 2, &[]));
-    assert_eq!(seen(&second), (2, None), "still with the first");
-    let first = world.beat(beat("m1", 1));
-    assert_eq!(seen(&first), (1, None), "it has not said that it gave back");
-    let first = world.beat(reporting("m1", 1, &[0, 1, 3]));
-    assert_eq!(seen(&first), (1, None), "not all of it");
-    let first = world.beat(reporting("m1", 1, &[0, 1]));
-    assert_eq!(seen(&first), (2, None));
-    let second = world.beat(reporting("m2", 2, &[]));
-    assert_eq!(seen(&second), (2, Some(vec![2, 3])));
+    let second = world.beat(reporting("m2", 3, &[]));
+    assert_eq!(seen(&second), (3, None), "still with the first");
+    let first = world.beat(beat("m1", 2));
+    assert_eq!(seen(&first), (2, None), "it has not said that it gave back");
+    let first = world.beat(reporting("m1", 2, &[0, 1, 3]));
+    assert_eq!(seen(&first), (2, None), "not all of it");
+    let first = world.beat(reporting("m1", 2, &[0, 1]));
+    assert_eq!(seen(&first), (3, None));
+    let second = world.beat(reporting("m2", 3, &[]));
+    assert_eq!(seen(&second), (3, Some(vec![2, 3])));
     assert_eq!(world.state(), "Stable");
     world.restart();
 }
@@ -126,18 +126,18 @@ fn g112_gr111_who_does_not_give_back_is_fenced() {
     let mut world = world();
     world.beat(joining("m1", &["t"]));
     world.beat(joining("m2", &["t"]));
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
     for _ in 0..4 {
         world.advance(4_000);
-        world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
-        world.beat(beat("m2", 2));
+        world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
+        world.beat(beat("m2", 3));
     }
     world.advance(3_999);
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
     world.advance(1);
-    refused(&mut world, reporting("m1", 1, &[0, 1, 2, 3]), 25);
-    let second = world.beat(beat("m2", 2));
-    assert_eq!(seen(&second), (3, Some(vec![0, 1, 2, 3])));
+    refused(&mut world, reporting("m1", 2, &[0, 1, 2, 3]), 25);
+    let second = world.beat(beat("m2", 3));
+    assert_eq!(seen(&second), (4, Some(vec![0, 1, 2, 3])));
 }
 
 #[test]
@@ -145,27 +145,27 @@ fn gr111_the_time_to_give_back_begins_again_after_a_restart() {
     let mut world = world();
     world.beat(joining("m1", &["t"]));
     world.beat(joining("m2", &["t"]));
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
     world.advance(15_000);
     world.restart();
     world.advance(19_999);
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
     world.advance(1);
-    refused(&mut world, beat("m1", 1), 25);
+    refused(&mut world, beat("m1", 2), 25);
 }
 
 #[test]
 fn g113_epochs_are_checked() {
     let mut world = pair();
-    refused(&mut world, beat("m1", 3), 110);
-    refused(&mut world, beat("m1", 1), 110);
-    refused(&mut world, reporting("m1", 1, &[0, 1, 2]), 110);
-    let again = world.beat(reporting("m1", 1, &[0]));
-    assert_eq!(seen(&again), (2, None), "the answer before was lost");
-    refused(&mut world, beat("m3", 2), 25);
+    refused(&mut world, beat("m1", 4), 110);
+    refused(&mut world, beat("m1", 2), 110);
+    refused(&mut world, reporting("m1", 2, &[0, 1, 2]), 110);
+    let again = world.beat(reporting("m1", 2, &[0]));
+    assert_eq!(seen(&again), (3, None), "the answer before was lost");
+    refused(&mut world, beat("m3", 3), 25);
     let absent = ConsumerHeartbeatRequest {
         group: Arc::from("none"),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
     refused(&mut world, absent, 69);
 }
@@ -174,7 +174,7 @@ fn g113_epochs_are_checked() {
 fn g113_a_member_may_join_again() {
     let mut world = pair();
     let again = world.beat(joining("m1", &["t"]));
-    assert_eq!(seen(&again), (2, Some(vec![0, 1])));
+    assert_eq!(seen(&again), (3, Some(vec![0, 1])));
     assert_eq!(world.state(), "Stable");
 }
 
@@ -183,24 +183,24 @@ fn g115_a_static_member_comes_back_under_another_id() {
     let mut world = world();
     world.beat(static_member(joining("m1", &["t"]), "i"));
     world.beat(joining("m2", &["t"]));
-    world.beat(static_member(reporting("m1", 1, &[0, 1]), "i"));
-    world.beat(reporting("m1", 1, &[0, 1]));
-    world.beat(reporting("m2", 2, &[]));
+    world.beat(static_member(reporting("m1", 2, &[0, 1]), "i"));
+    world.beat(reporting("m1", 2, &[0, 1]));
+    world.beat(reporting("m2", 3, &[]));
     refused(&mut world, static_member(joining("new", &["t"]), "i"), 111);
     refused(&mut world, static_member(beat("new", 2), "i"), 82);
-    refused(&mut world, static_member(beat("m1", 2), "other"), 25);
+    refused(&mut world, static_member(beat("m1", 3), "other"), 25);
     let again = world.beat(static_member(joining("m1", &["t"]), "i"));
-    assert_eq!(seen(&again), (2, Some(vec![0, 1])), "its answer was lost");
+    assert_eq!(seen(&again), (3, Some(vec![0, 1])), "its answer was lost");
     let left = world.beat(static_member(beat("m1", -2), "i"));
     assert_eq!(seen(&left), (-2, None));
     assert_eq!(world.state(), "Reconciling");
     world.restart();
-    assert_eq!(seen(&world.beat(beat("m2", 2))), (2, None));
+    assert_eq!(seen(&world.beat(beat("m2", 3))), (3, None));
     let back = world.beat(static_member(joining("new", &["t"]), "i"));
-    assert_eq!(seen(&back), (2, Some(vec![0, 1])));
+    assert_eq!(seen(&back), (3, Some(vec![0, 1])));
     assert_eq!(world.state(), "Stable");
-    refused(&mut world, static_member(beat("m1", 2), "i"), 82);
-    assert_eq!(seen(&world.beat(beat("m2", 2))), (2, None));
+    refused(&mut world, static_member(beat("m1", 3), "i"), 82);
+    assert_eq!(seen(&world.beat(beat("m2", 3))), (3, None));
     world.restart();
 }
 
@@ -214,7 +214,7 @@ fn g115_a_static_member_that_stays_away_is_removed() {
     world.advance(1);
     assert_eq!(world.state(), "Empty");
     let back = world.beat(static_member(joining("new", &["t"]), "i"));
-    assert_eq!(seen(&back), (3, Some(vec![0, 1, 2, 3])));
+    assert_eq!(seen(&back), (4, Some(vec![0, 1, 2, 3])));
 }
 
 #[test]
@@ -223,8 +223,8 @@ fn g116_who_leaves_frees_its_partitions() {
     assert_eq!(seen(&world.beat(beat("m1", -1))), (-1, None));
     refused(&mut world, beat("m1", -1), 25);
     assert_eq!(world.state(), "Assigning");
-    let second = world.beat(beat("m2", 2));
-    assert_eq!(seen(&second), (3, Some(vec![0, 1, 2, 3])));
+    let second = world.beat(beat("m2", 3));
+    assert_eq!(seen(&second), (4, Some(vec![0, 1, 2, 3])));
     world.beat(beat("m2", -1));
     assert_eq!(world.state(), "Empty");
     world.restart();
@@ -235,18 +235,18 @@ fn g116_who_leaves_frees_its_partitions() {
     };
     refused(&mut world, absent, 69);
     let first = world.beat(joining("m9", &["t"]));
-    assert_eq!(first.member_epoch, 5, "epochs go on");
+    assert_eq!(first.member_epoch, 6, "epochs go on");
 }
 
 #[test]
 fn section_9_5_a_silent_member_is_removed() {
     let mut world = pair();
     world.advance(30_000);
-    world.beat(beat("m2", 2));
+    world.beat(beat("m2", 3));
     world.advance(15_000);
-    refused(&mut world, beat("m1", 2), 25);
-    let second = world.beat(beat("m2", 2));
-    assert_eq!(seen(&second), (3, Some(vec![0, 1, 2, 3])));
+    refused(&mut world, beat("m1", 3), 25);
+    let second = world.beat(beat("m2", 3));
+    assert_eq!(seen(&second), (4, Some(vec![0, 1, 2, 3])));
     world.advance(45_000);
     assert_eq!(world.state(), "Empty");
     world.restart();
@@ -267,20 +267,20 @@ fn g117_topics_that_match_are_found_also_later() {
     let joined = world.beat(by_regex("m1", "t.*"));
     let expected = partitions(&[("t", &[0]), ("t1", &[0])]);
     assert_eq!(joined.assignment, Some(expected));
-    assert_eq!(joined.member_epoch, 1);
+    assert_eq!(joined.member_epoch, 2);
     refused(&mut world, by_regex("m2", "["), 128);
     world.set_topics(&[("t", 1), ("t1", 1), ("x", 1), ("t9", 1)]);
     world.advance(1_000);
-    let next = world.beat(beat("m1", 1));
+    let next = world.beat(beat("m1", 2));
     let expected = partitions(&[("t", &[0]), ("t1", &[0]), ("t9", &[0])]);
-    assert_eq!((next.member_epoch, next.assignment), (2, Some(expected)));
+    assert_eq!((next.member_epoch, next.assignment), (3, Some(expected)));
     world.restart();
     let before = world.log.len();
-    world.beat(beat("m1", 2));
+    world.beat(beat("m1", 3));
     assert_eq!(world.log.len(), before, "nothing new after a restart");
     world.set_topics(&[("x", 1)]);
     world.advance(1_000);
-    let next = world.beat(beat("m1", 2));
+    let next = world.beat(beat("m1", 3));
     assert_eq!(next.assignment, Some(Partitions::new()), "they are gone");
 }
 
@@ -297,16 +297,16 @@ fn g117_names_and_an_expression_are_one_subscription() {
     assert_eq!(joined.assignment, Some(expected));
     let without = ConsumerHeartbeatRequest {
         subscribed_regex: Some(Arc::from("")),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
     let next = world.beat(without);
     assert_eq!(next.assignment, Some(partitions(&[("u", &[0])])));
-    assert_eq!(next.member_epoch, 1, "t is to be given back first");
+    assert_eq!(next.member_epoch, 2, "t is to be given back first");
     let owned = ConsumerHeartbeatRequest {
         owned: Some(partitions(&[("u", &[0])])),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
-    assert_eq!(world.beat(owned).member_epoch, 2);
+    assert_eq!(world.beat(owned).member_epoch, 3);
     world.restart();
 }
 
@@ -317,11 +317,11 @@ fn g117_topics_made_in_a_row_are_looked_up_once() {
     world.beat(by_regex("m1", "t.*"));
     world.advance(1_000);
     world.set_topics(&[("t", 1), ("t1", 1)]);
-    assert_eq!(world.beat(beat("m1", 1)).member_epoch, 2);
-    world.set_topics(&[("t", 1), ("t1", 1), ("t2", 1)]);
-    assert_eq!(world.beat(beat("m1", 2)).member_epoch, 2);
-    world.advance(1_000);
     assert_eq!(world.beat(beat("m1", 2)).member_epoch, 3);
+    world.set_topics(&[("t", 1), ("t1", 1), ("t2", 1)]);
+    assert_eq!(world.beat(beat("m1", 3)).member_epoch, 3);
+    world.advance(1_000);
+    assert_eq!(world.beat(beat("m1", 3)).member_epoch, 4);
 }
 
 #[test]
@@ -329,12 +329,12 @@ fn g118_a_topic_grows() {
     let mut world = pair();
     world.set_topics(&[("t", 8)]);
     assert_eq!(
-        seen(&world.beat(beat("m1", 2))),
-        (3, Some(vec![0, 1, 4, 5]))
+        seen(&world.beat(beat("m1", 3))),
+        (4, Some(vec![0, 1, 4, 5]))
     );
     assert_eq!(
-        seen(&world.beat(beat("m2", 2))),
-        (3, Some(vec![2, 3, 6, 7]))
+        seen(&world.beat(beat("m2", 3))),
+        (4, Some(vec![2, 3, 6, 7]))
     );
     world.restart();
 }
@@ -343,9 +343,9 @@ fn g118_a_topic_grows() {
 fn g118_a_topic_is_made_later_or_made_again() {
     let mut world = World::new();
     world.set_topics(&[]);
-    assert_eq!(seen(&world.beat(joining("m1", &["t"]))), (1, Some(vec![])));
+    assert_eq!(seen(&world.beat(joining("m1", &["t"]))), (2, Some(vec![])));
     world.set_topics(&[("t", 2)]);
-    assert_eq!(seen(&world.beat(beat("m1", 1))), (2, Some(vec![0, 1])));
+    assert_eq!(seen(&world.beat(beat("m1", 2))), (3, Some(vec![0, 1])));
 }
 
 #[test]
@@ -356,14 +356,14 @@ fn section_9_3_the_interval_between_assignments_is_kept() {
         ..request
     };
     let first = world.beat(with_interval(joining("m1", &["t"])));
-    assert_eq!(first.member_epoch, 1, "the first is not delayed");
+    assert_eq!(first.member_epoch, 2, "the first is not delayed");
     let second = world.beat(with_interval(joining("m2", &["t"])));
-    assert_eq!(seen(&second), (1, Some(vec![])));
+    assert_eq!(seen(&second), (2, Some(vec![])));
     assert_eq!(world.state(), "Assigning");
     world.advance(999);
-    assert_eq!(world.beat(with_interval(beat("m2", 1))).member_epoch, 1);
+    assert_eq!(world.beat(with_interval(beat("m2", 2))).member_epoch, 2);
     world.advance(1);
-    assert_eq!(world.beat(with_interval(beat("m2", 1))).member_epoch, 2);
+    assert_eq!(world.beat(with_interval(beat("m2", 2))).member_epoch, 3);
 }
 
 #[test]
@@ -373,16 +373,16 @@ fn section_9_4_a_changed_subscription_gives_back_at_once() {
     world.beat(joining("m1", &["t", "u"]));
     let changed = ConsumerHeartbeatRequest {
         subscribed_topics: Some(vec![Arc::from("u")]),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
     let response = world.beat(changed);
     assert_eq!(response.assignment, Some(partitions(&[("u", &[0, 1])])));
-    assert_eq!(response.member_epoch, 1);
+    assert_eq!(response.member_epoch, 2);
     let owned = ConsumerHeartbeatRequest {
         owned: Some(partitions(&[("u", &[0, 1])])),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
-    assert_eq!(world.beat(owned).member_epoch, 2);
+    assert_eq!(world.beat(owned).member_epoch, 3);
 }
 
 #[test]
@@ -394,18 +394,18 @@ fn section_9_3_a_full_group_takes_nobody() {
     world.set_topics(&[("t", 4)]);
     world.beat(joining("m1", &["t"]));
     refused(&mut world, joining("m2", &["t"]), 81);
-    assert_eq!(seen(&world.beat(joining("m1", &["t"]))).0, 1);
+    assert_eq!(seen(&world.beat(joining("m1", &["t"]))).0, 2);
 }
 
 #[test]
 fn g114_a_full_request_is_answered_in_full() {
     let mut world = pair();
     let full = ConsumerHeartbeatRequest {
-        member_epoch: 2,
+        member_epoch: 3,
         owned: Some(partitions(&[("t", &[0, 1])])),
         ..joining("m1", &["t"])
     };
-    assert_eq!(seen(&world.beat(full)), (2, Some(vec![0, 1])));
+    assert_eq!(seen(&world.beat(full)), (3, Some(vec![0, 1])));
 }
 
 #[test]
@@ -434,13 +434,13 @@ fn g121_a_restart_in_the_middle_changes_nothing() {
     world.restart();
     world.beat(joining("m2", &["t"]));
     world.restart();
-    world.beat(reporting("m1", 1, &[0, 1, 2, 3]));
+    world.beat(reporting("m1", 2, &[0, 1, 2, 3]));
     world.restart();
-    let first = world.beat(reporting("m1", 1, &[0, 1]));
-    assert_eq!(seen(&first), (2, None));
+    let first = world.beat(reporting("m1", 2, &[0, 1]));
+    assert_eq!(seen(&first), (3, None));
     world.restart();
-    let second = world.beat(reporting("m2", 2, &[]));
-    assert_eq!(seen(&second), (2, Some(vec![2, 3])));
+    let second = world.beat(reporting("m2", 3, &[]));
+    assert_eq!(seen(&second), (3, Some(vec![2, 3])));
     world.restart();
     world.advance(44_999);
     assert_eq!(world.state(), "Stable", "a whole session after the restart");
@@ -459,8 +459,8 @@ fn gr130_what_the_log_refuses_did_not_happen() {
     )));
     assert!(!decision.records.is_empty());
     assert_eq!(world.state(), "Stable");
-    refused(&mut world, beat("m3", 3), 25);
-    assert_eq!(seen(&world.beat(beat("m1", 2))), (2, None));
+    refused(&mut world, beat("m3", 4), 25);
+    assert_eq!(seen(&world.beat(beat("m1", 3))), (3, None));
     world.advance(45_000);
     assert_eq!(world.state(), "Empty");
 }
@@ -469,7 +469,7 @@ fn gr130_what_the_log_refuses_did_not_happen() {
 fn gr102_a_description_shows_all_of_it() {
     let mut world = pair();
     let description = world.groups.describe_consumer("g").unwrap();
-    assert_eq!((description.epoch, description.assignment_epoch), (2, 2));
+    assert_eq!((description.epoch, description.assignment_epoch), (3, 3));
     let ids: Vec<&str> = description.members.iter().map(|m| &*m.member_id).collect();
     assert_eq!(ids, ["m1", "m2"]);
     let first = &description.members[0];

@@ -262,7 +262,7 @@ fn section_9_8_groups_without_members_give_way() {
     let mut world = classic_pair(settings());
     world.leave(vec![leaving("m1"), leaving("m2")]);
     assert_eq!(world.commit(commit("", -1, 11)), [0]);
-    assert_eq!(world.beat(joining("m3", &["t"])).member_epoch, 1);
+    assert_eq!(world.beat(joining("m3", &["t"])).member_epoch, 2);
     assert_eq!(world.state(), "Stable");
     world.restart();
     world.beat(beat("m3", -1));
@@ -296,26 +296,26 @@ fn section_9_8_a_classic_member_joins_the_others() {
     let asked = world.join(asked);
     assert_eq!((asked.error.code(), &*asked.member_id), (79, "m2"));
     let joined = join_beside(&mut world, classic(rejoin("m2"), &[]));
-    assert_eq!(joined.generation, 2);
-    let synced = world.sync(sync("m2", 2, &[]));
+    assert_eq!(joined.generation, 3);
+    let synced = world.sync(sync("m2", 3, &[]));
     assert_eq!(synced.error.code(), 0);
     assert_eq!(numbers(&synced.assignment), Vec::<i32>::new());
-    assert_eq!(world.heartbeat("m2", 2), 0, "what it waits for is not free");
+    assert_eq!(world.heartbeat("m2", 3), 0, "what it waits for is not free");
     let report = |epoch, owned: &[i32]| ConsumerHeartbeatRequest {
         owned: Some(partitions(&[("t", owned)])),
         ..beat("m1", epoch)
     };
-    world.beat(report(1, &[0, 1, 2, 3]));
-    world.beat(report(1, &[0, 1]));
-    assert_eq!(world.heartbeat("m2", 2), 27, "now it is");
+    world.beat(report(2, &[0, 1, 2, 3]));
+    world.beat(report(2, &[0, 1]));
+    assert_eq!(world.heartbeat("m2", 3), 27, "now it is");
     let mut owned = Vec::new();
     settle(&mut world, "m2", &mut owned);
     assert_eq!(owned, [2, 3]);
-    assert_eq!(world.commit(commit("m2", 2, 5)), [0]);
-    assert_eq!(world.commit(commit("m2", 3, 5)), [22]);
-    assert_eq!(world.heartbeat("m2", 3), 22);
+    assert_eq!(world.commit(commit("m2", 3, 5)), [0]);
+    assert_eq!(world.commit(commit("m2", 4, 5)), [22]);
+    assert_eq!(world.heartbeat("m2", 4), 22);
     assert_eq!(
-        world.heartbeat("m1", 2),
+        world.heartbeat("m1", 3),
         25,
         "it does not speak this protocol"
     );
@@ -341,18 +341,18 @@ fn section_9_8_classic_members_have_timers() {
     join_beside(&mut world, new_classic("m2"));
     let given_back = ConsumerHeartbeatRequest {
         owned: Some(Partitions::new()),
-        ..beat("m1", 1)
+        ..beat("m1", 2)
     };
     world.beat(given_back);
     // It never asks for its assignment.
     for _ in 0..3 {
         world.advance(5_000);
-        assert_eq!(world.heartbeat("m2", 2), 27, "there is more for it");
+        assert_eq!(world.heartbeat("m2", 3), 27, "there is more for it");
     }
     world.advance(4_999);
-    assert_eq!(world.heartbeat("m2", 2), 27);
+    assert_eq!(world.heartbeat("m2", 3), 27);
     world.advance(1);
-    assert_eq!(world.heartbeat("m2", 2), 25);
+    assert_eq!(world.heartbeat("m2", 3), 25);
     let joined = join_beside(&mut world, new_classic("m3"));
     world.sync(sync("m3", joined.generation, &[]));
     world.advance(10_000);

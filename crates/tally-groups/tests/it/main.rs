@@ -13,6 +13,7 @@ mod properties;
 mod rebalance;
 mod recovery;
 mod retention;
+mod rules;
 mod static_members;
 mod transactional_offsets;
 mod world;

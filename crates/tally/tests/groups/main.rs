@@ -11,3 +11,4 @@ mod offsets;
 mod operators;
 mod rebalancing;
 mod static_members;
+mod versions;

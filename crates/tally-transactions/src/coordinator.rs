@@ -236,7 +236,18 @@ impl TransactionCoordinator {
             return;
         };
         match Phase::of(value) {
-            Phase::Empty | Phase::Ended { .. } => self.soft.end_transaction(id),
+            Phase::Empty => {
+                self.soft.end_transaction(id);
+                if let Cause::Broker(reason @ (Reason::TakenOver | Reason::PowerCut)) = staged.cause
+                    && let Some(note) = note(reason)
+                    && !self
+                        .soft
+                        .is_fenced_already(id, (note.producer_id, note.producer_epoch))
+                {
+                    self.soft.set_note(id, note);
+                }
+            }
+            Phase::Ended { .. } => self.soft.end_transaction(id),
             Phase::Ongoing => {
                 if value.timeout_ms == NEVER_TIMES_OUT_MS {
                     self.soft.disarm_abort(id);

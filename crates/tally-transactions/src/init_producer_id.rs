@@ -91,7 +91,11 @@ impl TransactionCoordinator {
                 return refuse(ErrorCode::CoordinatorLoadInProgress); // I-22
             };
             let value = transitions::first(producer_id, timeout_ms, now);
-            return self.grant(now, request.transactional_id, value, to);
+            return self.grant(now, request.transactional_id, value, Cause::Other, to);
+        };
+        let cause = match request.expected {
+            None => Cause::Broker(Reason::TakenOver),
+            Some(_) => Cause::Other,
         };
         let next = match judge(value, request.expected) {
             Judgement::Refuse(code) => return refuse(code),
@@ -102,6 +106,10 @@ impl TransactionCoordinator {
                 next
             }
             Judgement::Fence => return self.fence(now, &request.transactional_id, to, ids),
+            Judgement::Repeat if is_late(value) => {
+                let pair = (value.producer_id, value.producer_epoch);
+                return Decision::reply(to, Response::InitProducerId(Ok(pair)));
+            }
             Judgement::Repeat => {
                 transitions::empty(value, value.producer_epoch, value.last_producer_epoch, now)
             }
@@ -116,7 +124,7 @@ impl TransactionCoordinator {
             }
         };
         let next = TransactionValue { timeout_ms, ..next };
-        self.grant(now, request.transactional_id, next, to)
+        self.grant(now, request.transactional_id, next, cause, to)
     }
 
     /// Writes the pair down and answers it (I-20).
@@ -125,9 +133,10 @@ impl TransactionCoordinator {
         now: Now,
         transactional_id: Arc<str>,
         value: TransactionValue,
+        cause: Cause,
         to: ReplyTo,
     ) -> Decision {
-        self.stage(now, Cause::Other);
+        self.stage(now, cause);
         let pair = transitions::client_pair(&value);
         let response = if transitions::is_prepared(&value) {
             Response::HandedOver {
@@ -206,6 +215,13 @@ fn judge(value: &TransactionValue, expected: Option<(ProducerId, ProducerEpoch)>
             Some(_) => fenced, // I-11
         },
     }
+}
+
+/// Whether a request that is answered like a retry is a copy that comes late: its sender was answered and has ended a transaction
+/// since. With the id back in Empty, a commit whose answer was lost would be told that there is nothing to commit. Of the new flow,
+/// and of a broker's fence, the end raises the epoch: there the request may be the first one.
+fn is_late(value: &TransactionValue) -> bool {
+    matches!(Phase::of(value), Phase::Ended { .. }) && value.client_transaction_version < 2
 }
 
 /// The pid is the current one: what the epoch says (I-14 to I-18).

@@ -51,9 +51,11 @@ pub enum Reason {
     TimedOut,
     /// InitProducerId came while the transaction was open (I-13).
     FencedByInitProducerId,
+    /// InitProducerId came without a pair, and nothing was open (I-10).
+    TakenOver,
     /// The client asked for the abort.
     AbortedByClient,
-    /// The power was cut: what was answered before may be lost.
+    /// The power was cut: what was answered before may be lost, also of an id with nothing open.
     PowerCut,
     /// The id was not used for `transactional.id.expiration.ms` (S-10).
     Expired,
@@ -69,6 +71,7 @@ impl Reason {
             Reason::PowerCut => "W2104 txn.power_cut",
             Reason::AbortedByClient => "I2105 txn.aborted",
             Reason::Expired => "I2106 txn.expired",
+            Reason::TakenOver => "I2109 txn.taken_over",
         }
     }
 }
@@ -151,7 +154,7 @@ pub(crate) enum TimerKind {
 pub(crate) enum Cause {
     /// EndTxn, whose answer waits for Complete (D-6).
     EndTxn { to: ReplyTo },
-    /// A fence or a timeout: nobody waits.
+    /// A fence, a timeout or a newer producer: nobody waits.
     Broker(Reason),
     /// Anything that ends no transaction.
     Other,
@@ -330,11 +333,30 @@ impl SoftState {
         match note.reason {
             Reason::TimedOut => self.counters.timed_out += 1,
             Reason::FencedByInitProducerId => self.counters.fenced += 1,
-            Reason::AbortedByClient | Reason::PowerCut => {}
+            Reason::AbortedByClient | Reason::PowerCut | Reason::TakenOver => {}
             Reason::Expired => self.counters.expired_ids += 1,
         }
         self.id(id).note = Some(note);
         self.tell(id, note);
+    }
+
+    /// Whether whoever held this pair of `id` is fenced already, for a reason that is noted: that is the one to be told, and
+    /// not what follows from it, the next pair that the client then asks for.
+    pub(crate) fn is_fenced_already(&self, id: &str, pair: (ProducerId, ProducerEpoch)) -> bool {
+        let Some(before) = self.note(id) else {
+            return false;
+        };
+        let is_fence = matches!(
+            before.reason,
+            Reason::TimedOut | Reason::FencedByInitProducerId | Reason::PowerCut
+        );
+        // A fence raises the epoch by one, or begins with another producer id at 0 (S-13, S-14, R-19).
+        is_fence
+            && if pair.0 == before.producer_id {
+                pair.1.0 <= before.producer_epoch.0.saturating_add(1)
+            } else {
+                pair.1.0 == 0
+            }
     }
 
     /// Who does not take its news loses what is over a limit; nothing else follows from them.

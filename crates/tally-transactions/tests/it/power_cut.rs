@@ -198,3 +198,20 @@ fn b21_the_abort_has_its_reason() {
     let note = world.core.note(ID).expect("why it was aborted");
     assert_eq!(note.reason, Reason::PowerCut);
 }
+
+#[test]
+fn b21_a_fence_with_nothing_open_has_its_reason() {
+    for fence in [Fence::Epoch, Fence::ProducerId] {
+        for state in [Empty, CompleteCommit, CompleteAbort, Ongoing] {
+            let mut world = World::after_power_cut(value(state), fence);
+            world.expire();
+            world.write_markers();
+            world.expire();
+            assert!(!world.core.is_fencing());
+            let note = world.core.note(ID).expect("why it was fenced");
+            assert_eq!(note.reason, Reason::PowerCut, "{state:?}");
+            let pair = (note.producer_id.0, note.producer_epoch.0);
+            assert_eq!(pair, (1, 5), "{state:?}: the pair that a client has");
+        }
+    }
+}

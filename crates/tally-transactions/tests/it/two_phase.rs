@@ -129,6 +129,22 @@ fn t1_the_old_flow_ends_it_too() {
     assert_eq!(world.ask(end((1, 7), true, Flow::Tv1)), same, "the retry");
 }
 
+/// Of its writer (1,5) the pair before, (1,4), was good for a retry of InitProducerId.
+#[test]
+fn t1_what_its_writer_could_repeat_does_not_give_its_owners_pair() {
+    for flow in [Flow::Tv1, Flow::Tv2] {
+        let mut world = World::given(value(TransactionState::Ongoing));
+        world.ask(init(None, true, true));
+        world.send(end((1, 6), true, flow));
+        world.write_markers();
+        for stale in [(1, 4), (1, 5)] {
+            let answer = world.ask(init(Some(stale), false, false));
+            let fenced = Response::InitProducerId(Err(ErrorCode::ProducerFenced));
+            assert_eq!(answer, fenced, "{stale:?} after {flow:?}");
+        }
+    }
+}
+
 #[test]
 fn t1_nobody_else_ends_it_and_nothing_joins_it() {
     let mut world = open_at(5);

@@ -194,8 +194,12 @@ pub(crate) fn settle(
 ) -> Result<(Vec<String>, Checkpoint), StorageError> {
     let directory = place.directory();
     let manifest = directory.join(SWAP);
-    let mut checkpoint = Checkpoint::read(&directory)?;
-    let swap = if names.iter().any(|name| name == SWAP) {
+    let is_there = |wanted| names.iter().any(|name| name == wanted);
+    let mut checkpoint = match is_there(CHECKPOINT) {
+        true => Checkpoint::read(&directory)?,
+        false => Checkpoint::NONE,
+    };
+    let swap = if is_there(SWAP) {
         read_numbers(&manifest)?
     } else {
         None

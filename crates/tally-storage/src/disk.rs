@@ -5,17 +5,21 @@
 //! A name that must never be seen half-written is written under another name, synced where it says so, and renamed.
 
 use crate::faults::{self, Kind, Seen};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, RawDir};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The end of the name of a file that is being written.
 pub(crate) const UNFINISHED: &str = ".tmp";
+
+/// Bytes of names that are asked for at a time: those of a partition come at once.
+const NAMES_BYTES: usize = 4096;
 
 /// Whether a write under another name is on the disk when [`replace`] returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -307,10 +311,34 @@ pub(crate) fn sync_directory_and_parents(path: &Path, root: &Path) -> io::Result
 
 /// The whole file, or `None` where there is no such file.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match faults::on_path(path, Kind::Read, || std::fs::read(path)) {
+    match faults::on_path(path, Kind::Read, || read_whole(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Reads as much as the file says that it has, without asking for more: a start reads thousands of small files.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let file = unnoticed(|flags| {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags).open(path)
+    })?;
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) if !bytes.is_empty() => Ok(bytes),
+        // One that does not say how much it has (those of /proc), or that was cut meanwhile.
+        Ok(()) => std::fs::read(path),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => std::fs::read(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens for reading so that the time of the last access stays: noting it is a write. Only a file's owner may ask for that.
+fn unnoticed<T>(open: impl Fn(i32) -> io::Result<T>) -> io::Result<T> {
+    match open(libc::O_NOATIME) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(0),
+        other => other,
     }
 }
 
@@ -326,16 +354,24 @@ pub(crate) fn modified_ms(path: &Path) -> io::Result<i64> {
 
 /// The names in a directory, in no order; `None` where there is no such directory.
 pub(crate) fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
+    let open = |flags| {
+        let mut options = OpenOptions::new();
+        let flags = flags | libc::O_DIRECTORY;
+        options.read(true).custom_flags(flags).open(path)
+    };
+    let directory = match unnoticed(open) {
+        Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let mut space = [MaybeUninit::uninit(); NAMES_BYTES];
+    let mut entries = RawDir::new(&directory, &mut space);
     let mut names = Vec::new();
-    for entry in entries {
+    while let Some(entry) = entries.next() {
         // A name that is not UTF-8 was not written by us: leave it alone.
-        if let Ok(name) = entry?.file_name().into_string() {
-            names.push(name);
+        match entry?.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => names.push(name.to_owned()),
         }
     }
     Ok(Some(names))
@@ -436,4 +472,46 @@ fn ms_since_1970(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_file_is_read_whole_whatever_it_says_of_its_size() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        assert_eq!(read(&path).expect("it is missing"), None);
+        for content in [&b""[..], b"x", &[7; 100_000]] {
+            std::fs::write(&path, content).expect("written");
+            assert_eq!(read(&path).expect("it is read").as_deref(), Some(content));
+        }
+        // Says 0.
+        let kernel = read(Path::new("/proc/version")).expect("it is read");
+        assert!(kernel.expect("it is there").starts_with(b"Linux"));
+        assert!(read(directory.path()).is_err(), "a directory");
+    }
+
+    #[test]
+    fn all_names_of_a_directory_come_however_many_there_are() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let found = || names(directory.path()).expect("it is listed");
+        assert_eq!(found(), Some(Vec::new()));
+        let made: BTreeSet<String> = (0..NAMES_BYTES / 8)
+            .map(|nth| format!("{nth:020}"))
+            .collect();
+        for name in &made {
+            std::fs::write(directory.path().join(name), "").expect("written");
+        }
+        let found: BTreeSet<String> = found().expect("it is there").into_iter().collect();
+        assert_eq!(found, made);
+        let file = directory.path().join(format!("{:020}", 1));
+        assert_eq!(
+            names(&directory.path().join("missing")).expect("none"),
+            None
+        );
+        assert!(names(&file).is_err(), "a file");
+    }
 }

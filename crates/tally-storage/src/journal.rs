@@ -463,8 +463,8 @@ impl SegmentJournal {
         partition: PartitionId,
         last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
     ) -> Result<(), StorageError> {
-        let (log, _) = self.log_and_place(partition)?;
-        log.recount_all_rows(last_offset_of);
+        let (log, place) = self.log_and_place(partition)?;
+        log.recount_all_rows(place, last_offset_of);
         Ok(())
     }
 

@@ -94,7 +94,10 @@ impl Files {
         let mut end = self.base;
         let limit = at + u64::from(self.options.index_interval_bytes).max(INDEX_LAG);
         while at < self.size {
-            let header = self.header(file, at)?;
+            let header = match at {
+                0 => first,
+                _ => self.header(file, at)?,
+            };
             let is_entry = last.is_some_and(|(_, position)| u64::from(position) == at);
             let expected = last.map(|(relative, _)| self.base.plus(i64::from(relative)));
             if (is_entry && expected != Some(header.last_offset())) || header.base_offset < end {

@@ -242,6 +242,9 @@ impl PartitionLog {
         let (names, checkpoint) = compaction::settle(place, names)?;
         log.checkpoint = checkpoint;
         log.set_options(options);
+        // What is not there is not asked for: a start opens thousands of partitions.
+        let is_there = |wanted| names.iter().any(|name| name == wanted);
+        let (has_log_start, has_row_sums) = (is_there(LOG_START), is_there(row_sums::ROW_SUMS));
         let listing = Listing::sort(names);
         for name in &listing.litter {
             let path = directory.join(name);
@@ -251,7 +254,9 @@ impl PartitionLog {
             }
             disk::remove_if_present(&path).map_err(failed("remove", &path))?;
         }
-        log.log_start = read_log_start(place)?;
+        if has_log_start {
+            log.log_start = read_log_start(place)?;
+        }
         log.find_segments(place, &listing)?;
         // Before anything is walked: one that could not be removed then, or that came back with the power, would end the log
         // where the segments behind it are gone, and all that may be read lies behind that.
@@ -268,7 +273,9 @@ impl PartitionLog {
         log.drop_segments_below(place, log.log_start);
         log.limit_checkpoint(&directory, options)?;
         log.recover_epochs(place, &seen)?;
-        log.load_row_sums(place)?;
+        if has_row_sums {
+            log.load_row_sums(place)?;
+        }
         log.snapshots = listing.snapshots.into_iter().collect();
         let mut removed = cut.is_some();
         while log.snapshots.last().is_some_and(|at| *at > log.log_end) {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::io;
 use tally_protocol::Offset;
 
-const ROW_SUMS: &str = "txn-sums";
+pub(super) const ROW_SUMS: &str = "txn-sums";
 
 /// The rows below a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +68,11 @@ impl PartitionLog {
         self.save_row_sums(place)
     }
 
-    /// Counts the rows below each snapshot, now that all rows were made again from the log. Written down with the next snapshot.
+    /// Counts the rows below each snapshot, now that all rows were made again from the log. Where that can't be written down, it is
+    /// with the next snapshot.
     pub(crate) fn recount_all_rows(
         &mut self,
+        place: Place<'_>,
         last_offset_of: fn(&[u8; TRANSACTION_ROW_BYTES]) -> Offset,
     ) {
         let snapshots = self.snapshots.iter().copied();
@@ -84,6 +86,10 @@ impl PartitionLog {
             }
         });
         self.row_sums = sums.collect();
+        let is_news = self.rows().next().is_some() || place.directory().join(ROW_SUMS).exists();
+        if is_news && let Err(error) = self.save_row_sums(place) {
+            tracing::warn!(partition = %place.id, %error, "cannot write the sums of the rows of aborted transactions");
+        }
     }
 
     /// Notes that the oldest rows have gone with their segments. Where that can't be written down, the next start makes

@@ -3,14 +3,16 @@
 //! Invariants:
 //! - A lookup or a read touches a page of a map only when it was appended lately or is in the page cache now. Otherwise
 //!   it ends with a [`Cold`] that names what is missing: loaded by a thread that may wait, it is asked again.
-//! - Loading sends the bytes nowhere (`sendfile` to the null device), or reads them where that is not possible: a disk that
-//!   can't be read is an error, not a signal. What was loaded is then sent out of the map. A page that is dropped again in between is read through the map; one that can't be read back then
-//!   ends the process with a SIGBUS, and recovery follows: the same holds for what was appended lately.
+//! - Loading populates the map (`MADV_POPULATE_READ`), or sends the bytes nowhere (`sendfile` to the null device), or reads
+//!   them where neither is possible: a disk that can't be read is an error, not a signal. What was loaded is then sent out
+//!   of the map. A page that is dropped again in between is read through the map; one that can't be read back then ends the
+//!   process with a SIGBUS, and recovery follows: the same holds for what was appended lately.
 //!
 //! From performance.md section 4.
 
 use crate::disk::SegmentFile;
 use crate::error::{StorageError, failed};
+use crate::faults::{self, Kind};
 use crate::mmap::Mapping;
 use crate::opening::Opening;
 use std::cell::RefCell;
@@ -25,8 +27,10 @@ use tally_protocol::ids::{to_u64, to_usize};
 const HOT_BYTES: u64 = 256 * 1024 * 1024;
 /// A segment notes where it was at most so many times within [`HOT_BYTES`].
 const MARKS: usize = 4;
-/// Bytes read at a time when something is loaded.
+/// Bytes read at a time when something is loaded, where more is not known to be wanted.
 const PIECE_BYTES: usize = 256 * 1024;
+/// Bytes loaded at once at most: one long read must not have a thread for itself.
+const LOAD_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes behind a header that are looked at together with it: the walk goes on there.
 const AHEAD_BYTES: u64 = 64 * 1024;
 
@@ -131,10 +135,22 @@ impl PartialEq for Cold {
     }
 }
 
+/// How much is loaded from `position` on.
+fn load_bytes(position: u64, size: u64, upto: Option<u64>) -> u64 {
+    let wanted = match upto {
+        Some(upto) => upto
+            .saturating_sub(position)
+            .clamp(AHEAD_BYTES, LOAD_BYTES_MAX),
+        None => to_u64(PIECE_BYTES),
+    };
+    wanted.min(size - position)
+}
+
 impl Cold {
-    /// The header at `position` of a segment of `size` bytes, and what is behind it.
-    pub(crate) fn header(map: &Arc<Mapping>, position: u64, size: u64) -> Cold {
-        let len = (size - position).min(to_u64(PIECE_BYTES));
+    /// The header at `position` and what is behind it, in a segment of `size` bytes of which the lookup wants those below
+    /// `upto` if it knows.
+    pub(crate) fn header(map: &Arc<Mapping>, position: u64, size: u64, upto: Option<u64>) -> Cold {
+        let len = load_bytes(position, size, upto);
         Cold(Need::Part {
             map: Arc::clone(map),
             at: to_usize(position),
@@ -177,6 +193,10 @@ thread_local! {
 
 /// Reads `at..at + len` of a mapped file into the page cache.
 pub(crate) fn load_part(map: &Mapping, at: usize, len: usize) -> io::Result<()> {
+    let populate = || Ok(map.populate(at, len));
+    if faults::on_file(map.file(), Kind::Read, populate)? {
+        return Ok(());
+    }
     read_over(map.file(), to_u64(at), to_u64(at + len))
 }
 
@@ -226,10 +246,18 @@ impl Sure {
         }
     }
 
-    /// Whether `position..end` is in memory; looks a little further, as a walk goes on there.
-    pub(crate) fn holds(&mut self, map: &Mapping, position: u64, end: u64, size: u64) -> bool {
+    /// Whether `position..end` is in memory; looks further, up to `upto` or a little, as a walk goes on there.
+    pub(crate) fn holds(
+        &mut self,
+        map: &Mapping,
+        (position, end): (u64, u64),
+        size: u64,
+        upto: Option<u64>,
+    ) -> bool {
         if position < self.from || end > self.upto {
-            let ahead = (end - position).max(AHEAD_BYTES).min(size - position);
+            let walk = upto.map_or(0, |upto| upto.saturating_sub(position));
+            let ahead = walk.clamp(AHEAD_BYTES, LOAD_BYTES_MAX).max(end - position);
+            let ahead = ahead.min(size - position);
             self.from = position;
             self.upto = position + to_u64(map.resident(to_usize(position), to_usize(ahead)));
         }
@@ -242,6 +270,16 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1 << 20;
+
+    #[test]
+    fn what_a_read_wants_is_loaded_at_once_and_not_without_a_bound() {
+        let (kib, size) = (1024, 64 << 20);
+        assert_eq!(load_bytes(0, size, None), 256 * kib);
+        assert_eq!(load_bytes(kib, size, Some(901 * kib)), 900 * kib);
+        assert_eq!(load_bytes(0, size, Some(50 << 20)), 1024 * kib);
+        assert_eq!(load_bytes(900 * kib, size, Some(900 * kib)), 64 * kib);
+        assert_eq!(load_bytes(size - 7, size, Some(u64::MAX)), 7);
+    }
 
     #[test]
     fn what_was_appended_within_the_last_bytes_is_hot() {

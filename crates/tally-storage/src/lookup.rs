@@ -22,6 +22,8 @@ struct Lookup<'a> {
     map: Arc<Mapping>,
     sure: Sure,
     hot_from: Option<u64>,
+    /// Where a walk will end that has begun: what it needs is looked for and loaded at once.
+    upto: Option<u64>,
 }
 
 impl<'a> Lookup<'a> {
@@ -39,6 +41,7 @@ impl<'a> Lookup<'a> {
             map,
             sure: Sure::hot(hot_from, segment.size),
             hot_from,
+            upto: None,
         })
     }
 
@@ -52,8 +55,9 @@ impl<'a> Lookup<'a> {
         let left = size - position;
         let len = to_usize(left).min(HEADER_BYTES);
         let end = position + to_u64(len);
-        if !self.sure.holds(&self.map, position, end, size) {
-            return Err(Cold::header(&self.map, position, size).into());
+        let range = (position, end);
+        if !self.sure.holds(&self.map, range, size, self.upto) {
+            return Err(Cold::header(&self.map, position, size, self.upto).into());
         }
         let header = batch::parse_header(self.map.bytes(to_usize(position), len));
         sane(header, left, self.segment.base, self.segment.end)
@@ -177,6 +181,7 @@ impl Segment {
             return Ok((None, self.end));
         };
         let limit = start.saturating_add(to_u64(max_bytes));
+        lookup.upto = Some(limit);
         let (mut at, mut next) = (start, from);
         // What this run has appended is not looked at again; the headers of what a start believed are, each time.
         let is_believed = self.marks.is_empty();
@@ -195,7 +200,7 @@ impl Segment {
                 next = lookup.header(at)?.base_offset;
             }
         }
-        while at < self.size {
+        while at < self.size && (at < limit || at == start) {
             let header = lookup.header(at)?;
             let stop = at + to_u64(header.size_bytes());
             let fits = stop <= limit || (at == start && first_whole);

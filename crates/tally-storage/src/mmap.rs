@@ -79,6 +79,23 @@ impl Mapping {
         resident(&self.map, at, len)
     }
 
+    /// Has the kernel read `at..at + len` into memory and note it in the map, and waits for it: who sends it out of the map then
+    /// meets not even a minor fault. `false` where the kernel can't (before Linux 5.14) or the disk didn't: reading tells why.
+    pub(crate) fn populate(&self, at: usize, len: usize) -> bool {
+        let end = at.checked_add(len).expect("positions are below 2^32");
+        assert!(
+            end <= self.published.load(Ordering::Acquire),
+            "only published bytes are read"
+        );
+        let from = at - at % rustix::param::page_size();
+        // SAFETY: `from` is a multiple of the page size and `from..end` lies in the map, as `publish` and `open` keep
+        // `published` within it. The advice only reads, and an error of the disk is its answer, not a signal.
+        unsafe {
+            let start = self.map.as_mut_ptr().add(from).cast();
+            libc::madvise(start, end - from, libc::MADV_POPULATE_READ) == 0
+        }
+    }
+
     /// Bytes that the map can ever show.
     pub(crate) fn capacity(&self) -> usize {
         self.map.len()

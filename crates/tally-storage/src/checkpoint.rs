@@ -6,6 +6,7 @@
 
 use crate::data_dir::DataDir;
 use crate::error::{StorageError, failed};
+use crate::faults;
 use crate::recovery_points::Point;
 use crate::segment::is_full;
 use crate::tail::{Tail, Written};
@@ -60,12 +61,14 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<Done, StorageError>
     if tails.is_empty() && !moves && !points.has_changed() {
         return Ok(Done::Nothing);
     }
+    faults::point("checkpoint.before");
     let sampled: Vec<(Written, bool)> = tails.iter().map(|tail| sample(tail, scope)).collect();
     if let Err(error) = sync(dir, &tails) {
         // None of them has moved its point.
         tails.iter().for_each(|tail| unsynced.list_again(tail));
         return Err(error);
     }
+    faults::point("checkpoint.synced");
     let mut reached: BTreeMap<PartitionId, Point> = BTreeMap::new();
     let has_failed = !failed_before.is_empty();
     let mut stopped = failed_before;
@@ -95,6 +98,7 @@ pub(crate) fn run(dir: &DataDir, scope: Scope<'_>) -> Result<Done, StorageError>
             next.redo_from = next.redo_from.max(redo_from);
         }
     });
+    faults::point("checkpoint.after");
     for (tail, (_, whole)) in tails.iter().zip(&sampled) {
         // The points are where they were, or not at its end: it is synced again before they move on.
         if update.is_err() || !whole || stopped.contains(&tail.partition) {

@@ -107,11 +107,19 @@ impl JournalFile {
     /// Writes a group here, and syncs it. After an error the next group goes to the same place, over all of it.
     pub(super) fn write(&mut self, group: &mut Builder) -> io::Result<()> {
         let bytes = group.finish(self.generation, self.number);
+        faults::point("journal.before");
+        if faults::is_due("journal.torn") {
+            let half = self.file.write_at(&bytes[..bytes.len() / 2], self.at);
+            half.expect("half a group can be written");
+            faults::die();
+        }
         self.file.write_at(bytes, self.at)?;
+        faults::point("journal.written");
         if faults::fails("journal.sync") {
             return Err(io::Error::other("told to fail"));
         }
         self.file.sync()?;
+        faults::point("journal.synced");
         self.at += to_u64(bytes.len());
         self.highest[self.current] = self.number;
         self.number += 1;

@@ -192,14 +192,16 @@ impl ProducerStates {
     }
 
     /// Forgets producers that appended nothing for `expiration_ms` by the broker's clock and have no open transaction,
-    /// and verifications as old (P-56, D-2).
-    pub fn expire(&mut self, now: Now, expiration_ms: u64) {
+    /// and verifications as old (P-56, D-2). Returns how many producers that were.
+    pub fn expire(&mut self, now: Now, expiration_ms: u64) -> usize {
+        let before = self.entries.len();
         let expiration_ms = i64::try_from(expiration_ms).unwrap_or(i64::MAX);
         let before_ms = now.wall_ms.saturating_sub(expiration_ms);
         self.entries.retain(|_, entry| {
             entry.open_transaction().is_some() || entry.last_append_ms > before_ms
         });
         self.verifications.expire(before_ms);
+        before - self.entries.len()
     }
 
     /// How many producers are known.

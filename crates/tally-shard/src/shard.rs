@@ -213,10 +213,12 @@ impl Shard {
             .expiry_check_ms
             .is_some_and(|due_ms| due_ms <= now.monotonic_ms)
         {
-            for partition in self.partitions.values_mut() {
-                partition
-                    .producers
-                    .expire(now, self.settings.producer_id_expiration_ms);
+            let expiration_ms = self.settings.producer_id_expiration_ms;
+            let expired =
+                |partition: &mut Partition| partition.producers.expire(now, expiration_ms);
+            let producers: usize = self.partitions.values_mut().map(expired).sum();
+            if producers > 0 {
+                tracing::info!(producers, "I2110 producer.expired: forgotten");
             }
             self.expiry_check_ms =
                 Some(now.monotonic_ms + self.settings.producer_id_expiration_check_ms);

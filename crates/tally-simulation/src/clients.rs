@@ -1,6 +1,7 @@
 //! Models of clients: each has one thing to do at a time, and does it again until it is answered, as real ones do.
 
 pub(crate) mod member;
+pub(crate) mod operator;
 pub(crate) mod reader;
 pub(crate) mod requests;
 pub(crate) mod transactor;

@@ -1,7 +1,7 @@
 //! What must hold in the end, and of everything that was read on the way.
 //!
 //! In `always` a power cut excuses nothing, and in `commit` nothing that a transaction or a group has decided; of records outside
-//! transactions a prefix of each partition is left (CR-28). In `memory` each end of the broker begins another world, in
+//! transactions a prefix of each partition is left (CR-28), and all of a topic with `flush.messages=1` in every mode (LR-55). In `memory` each end of the broker begins another world, in
 //! which nothing of the one before may be found. In `os` a power cut leaves a prefix of each partition (CR-26). What was begun before the last one may be lost, on one
 //! partition and not on another; it is not there twice, not out of order, not where it was not said to be, and there are no holes;
 //! what was aborted, or not yet told to commit, is not there (R-19; of the new flow). All that came after it is judged as if there had been none.
@@ -10,7 +10,7 @@ use crate::clients::is_passing;
 use crate::clients::reader::given;
 use crate::clients::requests;
 use crate::clients::transactor::{Work, group_of};
-use crate::model::{Model, Outcome, Place, Transaction, places};
+use crate::model::{FLUSHED, KEYED, Model, Outcome, Place, REBORN, Transaction, key_of, places};
 use crate::network::Network;
 use crate::port::{Port, Progress, Response};
 use kafka_protocol::messages::{FetchRequest, OffsetFetchRequest};
@@ -84,11 +84,12 @@ pub(crate) fn judge(network: &mut Network, model: &Model) -> Result<u64, String>
             }
         }
     }
+    let last = last_of_keys(&records);
     for transaction in &model.transactions {
-        judge_transaction(transaction, &found, network.cuts)?;
+        judge_transaction(transaction, &found, &last, (model.births, network.cuts))?;
     }
     judge_known(model, &found)?;
-    judge_plain(model, &found, network.plain_cuts)?;
+    judge_plain(model, &found, network)?;
     if network.cuts == 0 {
         judge_bank(&records)?;
     }
@@ -112,12 +113,14 @@ fn judge_known(model: &Model, found: &Found<'_>) -> Result<(), String> {
 }
 
 /// What was answered is where it was said to be; a power cut takes the last of a partition, and what was before it stays.
-fn judge_plain(model: &Model, found: &Found<'_>, cuts: u64) -> Result<(), String> {
+fn judge_plain(model: &Model, found: &Found<'_>, network: &Network) -> Result<(), String> {
+    let cuts = network.plain_cuts;
     let mut lost: BTreeMap<(Place, u64), i64> = BTreeMap::new();
     for sent in &model.plain {
         let at = found.get(&(sent.place, sent.value.as_str())).copied();
         let Some(offset) = sent.offset else { continue };
-        if at.is_none() && sent.cuts < cuts {
+        let is_synced = network.is_flushed && sent.place.0 == FLUSHED;
+        if at.is_none() && sent.cuts < cuts && !is_synced {
             let first = lost.entry((sent.place, sent.cuts)).or_insert(offset);
             *first = offset.min(*first);
         } else if at != Some(offset) {
@@ -135,20 +138,51 @@ fn judge_plain(model: &Model, found: &Found<'_>, cuts: u64) -> Result<(), String
     Ok(())
 }
 
+/// Where the last value of each key is.
+type Last = BTreeMap<(Place, String), i64>;
+
+fn last_of_keys(records: &Records) -> Last {
+    let mut last = Last::new();
+    for (place, records) in records.iter().filter(|((topic, _), _)| *topic == KEYED) {
+        for (offset, value) in records {
+            if let Some(key) = key_of(value) {
+                last.insert((*place, key), *offset);
+            }
+        }
+    }
+    last
+}
+
+/// Whether compaction may have taken a value: there is a later one of its key. Whose offset is not known was sent before it.
+fn is_replaced(place: Place, value: &str, offset: Option<i64>, last: &Last) -> bool {
+    let key = key_of(value).filter(|_| place.0 == KEYED);
+    let last = key.and_then(|key| last.get(&(place, key)));
+    last.is_some_and(|last| offset.is_none_or(|offset| *last > offset))
+}
+
+/// `now` is how often the topic that is deleted was made, and how often the power was cut.
 fn judge_transaction(
     transaction: &Transaction,
     found: &Found<'_>,
-    cuts: u64,
+    last: &Last,
+    now: (u64, u64),
 ) -> Result<(), String> {
+    let (births, cuts) = now;
     let mut there = Vec::new();
     for sent in &transaction.sent {
         let at = found.get(&(sent.place, sent.value.as_str())).copied();
-        if at.is_some() && sent.offset.is_some() && at != sent.offset {
+        let is_here = sent.place.0 != REBORN || sent.births == births;
+        if is_here && at.is_some() && sent.offset.is_some() && at != sent.offset {
             return Err(format!("{sent:?} is at {at:?}"));
         }
-        there.push(at.is_some());
+        // Went with its topic, or was replaced: that says nothing.
+        let is_elsewhere = sent.place.0 == REBORN && sent.births != births;
+        let says_nothing = at.is_none()
+            && (is_elsewhere || is_replaced(sent.place, &sent.value, sent.offset, last));
+        there.push((!says_nothing).then_some(at.is_some()));
     }
-    let (all, none) = (there.iter().all(|is| *is), !there.iter().any(|is| *is));
+    let all = !there.contains(&Some(false));
+    let none = !there.contains(&Some(true));
     let may_be_torn = transaction.cuts < cuts;
     let holds = match transaction.outcome {
         Outcome::Committed | Outcome::Unknown if may_be_torn => true,
@@ -224,8 +258,13 @@ fn judge_order(records: &Records) -> Result<(), String> {
 
 /// Who read along saw a part of what is there, in its order: nothing that went away again (B-23, B-24).
 fn judge_seen(model: &Model, records: &Records) -> Result<(), String> {
+    let last = last_of_keys(records);
     for (place, seen) in &model.seen {
         let records = &records[place];
+        if place.0 == KEYED {
+            judge_seen_keys(*place, seen, records, &last)?;
+            continue;
+        }
         if !records.starts_with(seen) {
             let at = seen
                 .iter()
@@ -237,6 +276,22 @@ fn judge_seen(model: &Model, records: &Records) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Where a topic is compacted, what was seen is there or replaced.
+fn judge_seen_keys(
+    place: Place,
+    seen: &[(i64, String)],
+    records: &[(i64, String)],
+    last: &Last,
+) -> Result<(), String> {
+    let kept: BTreeSet<&(i64, String)> = records.iter().collect();
+    let is_kept =
+        |one: &(i64, String)| kept.contains(one) || is_replaced(place, &one.1, Some(one.0), last);
+    match seen.iter().find(|one| !is_kept(one)) {
+        Some(lost) => Err(format!("{place:?}: a reader saw {lost:?}, which is lost")),
+        None => Ok(()),
+    }
 }
 
 /// Of each input below the committed offset there is one output, of no other there is any.

@@ -19,5 +19,5 @@ mod run;
 
 pub use many::{Sum, run_many};
 pub use mistakes::{MISTAKES, Mistake, found_by};
-pub use network::{Mode, Trouble};
-pub use run::{Failure, Report, replay_line, run};
+pub use network::{Intervention, Mode, Trouble};
+pub use run::{Failure, Report, replay_line, run, run_with_cuts};

@@ -199,6 +199,50 @@ pub const MISTAKES: &[Mistake] = &[
         20,
         "what is not synced yet is answered",
     ),
+    mistake(
+        "l85",
+        200,
+        "a topic that is made again has the id of the one before it",
+    ),
+    mistake(
+        "c5",
+        100,
+        "compaction takes values of aborted transactions for the last ones",
+    ),
+    mistake(
+        "g111",
+        40,
+        "a member gets partitions that another one has not given back (KIP-848)",
+    ),
+    synced(
+        Mode::Os,
+        "r1 flushed",
+        100,
+        "an append to a topic with `flush.messages=1` is answered before its sync",
+    ),
+    mistake("p45", 10, "after the highest sequence 0 is not taken"),
+    mistake(
+        "d14",
+        200,
+        "a batch of an aborted transaction counts as written",
+    ),
+    mistake(
+        "m12 first",
+        60,
+        "of several open transactions the last holds readers",
+    ),
+    mistake(
+        "s9 abort",
+        40,
+        "a start ends decided commits by abort markers",
+    ),
+    mistake("o6", 20, "offsets count before their transaction has ended"),
+    synced(
+        Mode::Always,
+        "r5 last",
+        100,
+        "a start leaves out the last group of the journal",
+    ),
 ];
 
 /// The first seed that finds a mistake.
@@ -206,7 +250,14 @@ pub fn found_by(mistake: &Mistake) -> Option<u64> {
     (0..mistake.within).find(|seed| {
         planted::choose(Some(mistake.name));
         let (trouble, mode) = (mistake.trouble, mistake.mode);
-        let told = run_with(*seed, Wanted { trouble, mode });
+        let told = run_with(
+            *seed,
+            Wanted {
+                trouble,
+                mode,
+                ..Wanted::default()
+            },
+        );
         planted::choose(None);
         told.is_err()
     })

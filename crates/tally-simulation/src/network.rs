@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -100,11 +101,16 @@ impl Mode {
     }
 }
 
+/// What an operator does to the directory of a broker that has died, before the next start.
+pub type Intervention = Rc<dyn Fn(&Path) -> Result<(), String>>;
+
 /// What a story is asked to be about, instead of what its seed says.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) trouble: Option<Trouble>,
     pub(crate) mode: Option<Mode>,
+    /// Comes between a death that leaves other files than those that were there, and the next start.
+    pub(crate) intervention: Option<Intervention>,
 }
 
 /// A small journal: it is full now and then, and some ranges are too long for it.
@@ -151,8 +157,12 @@ pub(crate) struct Network {
     /// When the start after a power cut is over for sure.
     fenced_by_ms: i64,
     pub(crate) trouble: Trouble,
-    /// Segments are small, and logs are compacted.
+    /// Segments are small.
     pub(crate) is_small: bool,
+    /// Topics have flush settings: of [`crate::model::FLUSHED`] each append is synced, whatever the mode (LR-55, R-1).
+    pub(crate) is_flushed: bool,
+    /// The disk syncs late: what is answered too early is heard of before it is safe.
+    is_late: bool,
     pub(crate) story: Vec<String>,
     links: BTreeMap<u64, Link>,
     events: BTreeMap<u64, VecDeque<Event>>,
@@ -164,6 +174,12 @@ pub(crate) struct Network {
     settings: Vec<(&'static str, String)>,
     has_crashed: Rc<Cell<bool>>,
     has_failed: Rc<Cell<bool>>,
+    intervention: Option<Intervention>,
+}
+
+/// The id of a run of the kernel, in its form.
+fn boot_id(nth: u64) -> String {
+    format!("00000000-0000-4000-8000-{nth:012}")
 }
 
 fn config(root: &Root, settings: &[(&'static str, String)]) -> BrokerConfig {
@@ -184,19 +200,27 @@ impl Network {
         let mode = Mode::choose(&mut seed);
         let mode = wanted.mode.unwrap_or(mode);
         let is_small = seed.percent(30);
+        let (shards, cleans) = (1 + seed.below(3), seed.percent(60));
+        let is_flushed = seed.index(2) == 0;
+        let roll_ms = if is_flushed { 1000 } else { 20_000 };
         let settings = vec![
-            ("tally.shards", (1 + seed.below(3)).to_string()),
+            ("tally.shards", shards.to_string()),
             ("tally.durability", mode.name().to_owned()),
-            ("log.cleaner.enable", is_small.to_string()),
+            ("log.cleaner.enable", cleans.to_string()),
             ("log.cleaner.backoff.ms", "20".to_owned()),
             ("group.min.session.timeout.ms", "50".to_owned()),
+            ("group.consumer.min.session.timeout.ms", "50".to_owned()),
+            ("group.consumer.session.timeout.ms", "200".to_owned()),
+            ("group.consumer.min.heartbeat.interval.ms", "1".to_owned()),
+            ("group.consumer.heartbeat.interval.ms", "5".to_owned()),
+            ("group.consumer.assignment.interval.ms", "0".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("offsets.topic.num.partitions", "2".to_owned()),
             ("transaction.state.log.num.partitions", "2".to_owned()),
-            ("log.roll.ms", [1000, 20_000][seed.index(2)].to_string()),
+            ("log.roll.ms", roll_ms.to_string()),
         ];
         let root = Root::new("simulation");
-        let disk = SimulatedDisk::new(root.path(), "boot 0");
+        let disk = SimulatedDisk::new(root.path(), &boot_id(0));
         let mut network = Network {
             seed,
             wall_ms: START_MS,
@@ -211,6 +235,8 @@ impl Network {
             fenced_by_ms: 0,
             trouble,
             is_small,
+            is_flushed,
+            is_late: shards == 2 && matches!(mode, Mode::Os | Mode::Commit),
             story: Vec::new(),
             links: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -222,6 +248,7 @@ impl Network {
             settings,
             has_crashed: Rc::default(),
             has_failed: Rc::default(),
+            intervention: wanted.intervention,
         };
         network.start()?;
         Ok(network)
@@ -331,7 +358,8 @@ impl Network {
         self.links
             .retain(|_, link| !link.is_left || link.handling.is_some() || !link.frames.is_empty());
         let holds = !self.seed.percent(2);
-        if self.mode.syncs() && self.seed.percent(25) {
+        let often = if self.is_late && self.faults { 2 } else { 25 };
+        if self.mode.syncs() && self.seed.percent(often) {
             self.sync()?;
         }
         let busy: Vec<u64> = self
@@ -538,7 +566,7 @@ impl Network {
         self.worlds += u64::from(self.mode == Mode::Memory);
         self.fences += u64::from(self.wall_ms < self.fenced_by_ms);
         if let Some(moment) = moment {
-            self.go_on_from(&moment, is_cut);
+            self.go_on_from(&moment, is_cut)?;
         }
         self.mend();
         self.has_crashed.set(false);
@@ -546,7 +574,7 @@ impl Network {
         self.start()
     }
 
-    fn go_on_from(&mut self, moment: &Moment, is_cut: bool) {
+    fn go_on_from(&mut self, moment: &Moment, is_cut: bool) -> Result<(), String> {
         let root = Root::new("simulation");
         if is_cut {
             moment.power_cut(root.path(), &mut self.seed, Names::Ordered);
@@ -557,14 +585,18 @@ impl Network {
             moment.killed(root.path());
         }
         self.watched = None;
+        if let Some(intervene) = &self.intervention {
+            intervene(root.path())?;
+        }
         self.disk = SimulatedDisk::new(root.path(), &self.boot());
         self.watched = Some(self.disk.install());
         self.root = root;
+        Ok(())
     }
 
     /// The run of the kernel: a power cut ends it.
     fn boot(&self) -> String {
-        format!("boot {}", self.power_cuts)
+        boot_id(self.power_cuts)
     }
 
     /// Stops the broker cleanly and starts it again.

@@ -1,13 +1,14 @@
 //! One story.
 
 use crate::clients::Client;
+use crate::clients::operator::Operator;
 use crate::clients::reader::Auditor;
 use crate::clients::requests;
 use crate::clients::transactor::{Flow, Plan, Transactor, Work};
 use crate::clients::writer::Writer;
 use crate::judge::{ask, judge};
 use crate::model::{Model, TOPICS};
-use crate::network::{Mode, Network, Trouble, Wanted};
+use crate::network::{Intervention, Mode, Network, Trouble, Wanted};
 use kafka_protocol::messages::CreateTopicsRequest;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally_testkit::seed::Seed;
@@ -65,6 +66,17 @@ pub fn run(seed: u64) -> Result<Report, Failure> {
     run_with(seed, Wanted::default())
 }
 
+/// The same with power cuts, in a mode, and with what an operator does to what the broker has left each time that it dies in the
+/// middle of something or by a power cut.
+pub fn run_with_cuts(seed: u64, mode: Mode, intervention: Intervention) -> Result<Report, Failure> {
+    let wanted = Wanted {
+        trouble: Some(Trouble::PowerCuts),
+        mode: Some(mode),
+        intervention: Some(intervention),
+    };
+    run_with(seed, wanted)
+}
+
 /// The same, with what is wanted instead of what the seed says.
 pub(crate) fn run_with(seed: u64, wanted: Wanted) -> Result<Report, Failure> {
     let mut story = Vec::new();
@@ -99,6 +111,7 @@ fn cast(seed: &mut Seed, world: u64) -> Vec<Box<dyn Client>> {
     };
     let mut clients: Vec<Box<dyn Client>> = vec![
         Box::new(Auditor::new()),
+        Box::new(Operator::new()),
         Box::new(Writer::new(&named("feeder"), "in")),
         Box::new(Writer::new(&named("other feeder"), "in")),
         Box::new(Writer::new(&named("loader"), "work")),
@@ -144,7 +157,7 @@ impl World {
         loop {
             let number = network.worlds;
             let faults = std::mem::replace(&mut network.faults, false);
-            let request = requests::create(&TOPICS, network.is_small);
+            let request = requests::create(&TOPICS, network);
             let created = ask(network, 7, &request);
             network.faults = faults;
             if number != network.worlds {

@@ -62,7 +62,19 @@ async fn write(node: &Node, order: &WritableMarker, topic: &str, index: i32) -> 
         .ask(id, |to| ShardMessage::WriteMarker { marker, to })
         .await
     {
-        Some(ShardReply::Marker(Ok(()))) => ErrorCode::None,
+        Some(ShardReply::Marker(Ok(()))) => {
+            let (producer, epoch) = (order.producer_id.0, order.producer_epoch.0);
+            let outcome = if order.commit { "commit" } else { "abort" };
+            tracing::warn!(
+                topic,
+                index,
+                producer,
+                epoch,
+                outcome,
+                "W2111 txn.marker: written for an operator"
+            );
+            ErrorCode::None
+        }
         Some(ShardReply::Marker(Err(code))) => code,
         _ => ErrorCode::NotLeaderOrFollower,
     }

@@ -106,10 +106,11 @@ impl Shard {
             duplicate_timestamp_ms: -1,
             log_start: journal.log_start(id),
         };
+        let is_early = planted::is("r1 flushed") && partition.settings.log.syncs_every_append();
         if partition.is_flushed_by_time() {
             self.schedule_flush(now, id);
         }
-        Ok((outcome, Some(placed.ticket)))
+        Ok((outcome, (!is_early).then_some(placed.ticket)))
     }
 
     /// Ends a transaction on a partition (M-4 to M-8); the coordinator hears of it when what it then writes can't survive

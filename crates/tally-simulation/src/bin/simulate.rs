@@ -64,23 +64,26 @@ fn tell_one(seed: u64) -> bool {
     }
 }
 
-/// Where an earlier run had come to.
-fn noted(options: &Options) -> Result<u64, String> {
+/// Where an earlier run had come to, and how many seeds had failed by then: who goes on does not forget them.
+fn noted(options: &Options) -> Result<(u64, usize), String> {
     let Some(path) = options.state.as_ref().filter(|path| path.exists()) else {
-        return Ok(options.first);
+        return Ok((options.first, 0));
     };
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let next = text.trim().parse();
-    next.map_err(|_| format!("{}: no seed is noted there", path.display()))
+    let mut words = text.split_whitespace();
+    let next = words.next().and_then(|word| word.parse().ok());
+    let failures = words.next().map_or(Some(0), |word| word.parse().ok());
+    next.zip(failures)
+        .ok_or_else(|| format!("{}: no seed is noted there", path.display()))
 }
 
 fn tell_many(options: &Options) -> Result<bool, String> {
     let end = options.first + options.count;
-    let mut next = noted(options)?;
+    let (mut next, mut failures) = noted(options)?;
     if next > options.first {
-        println!("goes on at seed {next}");
+        println!("goes on at seed {next}, {failures} failed before");
     }
-    let (began, mut failures) = (Instant::now(), 0);
+    let began = Instant::now();
     while next < end {
         let upto = end.min(next + CHUNK);
         let seeds: Vec<u64> = (next..upto).collect();
@@ -91,7 +94,7 @@ fn tell_many(options: &Options) -> Result<bool, String> {
         failures += sum.failures.len();
         next = upto;
         if let Some(path) = &options.state {
-            let noted = std::fs::write(path, format!("{next}\n"));
+            let noted = std::fs::write(path, format!("{next} {failures}\n"));
             noted.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         let seconds = began.elapsed().as_secs();

@@ -1,7 +1,7 @@
 //! A read_committed reader, which filters as clients do (F-8), and an auditor that reads along with everything.
 
 use super::{Client, is_passing, requests};
-use crate::model::{Model, Place, is_plain, places};
+use crate::model::{Model, Place, REBORN, is_plain, places};
 use crate::network::Network;
 use crate::port::{Port, Progress};
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
@@ -73,6 +73,8 @@ pub(crate) struct Auditor {
     port: Port,
     positions: BTreeMap<Place, i64>,
     current: Option<Place>,
+    /// [`Model::births`] when it asked.
+    births: u64,
     /// How often the power had been cut when it began to read: the same of all records, and of those that decide nothing.
     cuts: (u64, u64),
     is_finishing: bool,
@@ -84,6 +86,7 @@ impl Auditor {
             port: Port::default(),
             positions: places().map(|place| (place, 0)).collect(),
             current: None,
+            births: 0,
             cuts: (0, 0),
             is_finishing: false,
         }
@@ -103,6 +106,17 @@ impl Client for Auditor {
             model.seen.retain(|place, _| !is_lost(place));
             self.cuts = cuts;
             self.current = None;
+        }
+        if self.births != model.births {
+            // It is another topic, or will be: what is still under way may be of either.
+            self.births = model.births;
+            let of_reborn = self
+                .positions
+                .iter_mut()
+                .filter(|((topic, _), _)| *topic == REBORN);
+            of_reborn.for_each(|(_, position)| *position = 0);
+            model.seen.retain(|(topic, _), _| *topic != REBORN);
+            self.current.take_if(|(topic, _)| *topic == REBORN);
         }
         match self.port.progress(network) {
             Progress::Waiting => return Ok(()),
@@ -128,6 +142,9 @@ impl Client for Auditor {
         }
         let choices: Vec<Place> = places().collect();
         let place = choices[network.seed.index(choices.len())];
+        if place.0 == REBORN && model.births % 2 == 1 {
+            return Ok(());
+        }
         let bytes = [1, 200, 1 << 20][network.seed.index(3)];
         let request = requests::fetch(place, self.positions[&place], 1, bytes);
         self.current = Some(place);

@@ -1,7 +1,7 @@
 //! The requests of the clients.
 
-use crate::model::Place;
-use crate::network::START_MS;
+use crate::model::{FLUSHED, KEYED, Place, key_of};
+use crate::network::{Network, START_MS};
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -35,7 +35,7 @@ pub(crate) fn batch(
         .iter()
         .map(|value| Record {
             timestamp_delta: 0,
-            key: None,
+            key: key_of(value).map(Bytes::from),
             value: Some(Bytes::from(value.clone())),
         })
         .collect();
@@ -147,15 +147,32 @@ pub(crate) fn fetch((topic, index): Place, from: i64, isolation: i8, bytes: i32)
         .with_replica_id(BrokerId(-1))
 }
 
-/// Topics; with small segments if so wished.
-pub(crate) fn create(topics: &[(&str, i32)], is_small: bool) -> CreateTopicsRequest {
-    let small = CreatableTopicConfig::default()
-        .with_name("internal.segment.bytes".into())
-        .with_value(Some("2000".into()));
-    let configs = if is_small { vec![small] } else { Vec::new() };
+/// Topics; with small segments and flush settings if so wished. The one that is compacted has small ones anyway.
+pub(crate) fn create(topics: &[(&str, i32)], network: &Network) -> CreateTopicsRequest {
+    let setting = |name: &'static str, value: &'static str| {
+        CreatableTopicConfig::default()
+            .with_name(name.into())
+            .with_value(Some(value.into()))
+    };
+    let keyed = vec![
+        setting("cleanup.policy", "compact"),
+        setting("internal.segment.bytes", "600"),
+        setting("min.cleanable.dirty.ratio", "0.01"),
+    ];
     let topics = topics.iter().map(|(name, partitions)| {
+        let mut configs = match *name {
+            KEYED => keyed.clone(),
+            _ if network.is_small => vec![setting("internal.segment.bytes", "2000")],
+            _ => Vec::new(),
+        };
+        match *name {
+            FLUSHED if network.is_flushed => configs.push(setting("flush.messages", "1")),
+            "work" if network.is_flushed => configs.push(setting("flush.messages", "3")),
+            "list" if network.is_flushed => configs.push(setting("flush.ms", "20")),
+            _ => {}
+        }
         CreatableTopic::default()
-            .with_configs(configs.clone())
+            .with_configs(configs)
             .with_name(topic_name(name))
             .with_num_partitions(*partitions)
             .with_replication_factor(1)

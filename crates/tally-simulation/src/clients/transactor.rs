@@ -11,7 +11,7 @@
 use super::member::{GroupStep, Membership, is_rebalance};
 use super::reader::given;
 use super::{Client, is_passing, requests};
-use crate::model::{Model, Outcome, Place, Sent, Transaction};
+use crate::model::{KEYED, Model, Outcome, Place, REBORN, Sent, Transaction};
 use crate::network::{Mode, Network, Trouble};
 use crate::port::{Port, Progress, Response};
 use kafka_protocol::messages::{
@@ -25,6 +25,8 @@ use tally_testkit::client::Producer;
 
 /// Longer than anything but the jumps of the clock.
 const TIMEOUT_MS: i32 = 5_000;
+/// The pair of who has none.
+const NOBODY: Producer = Producer { id: -1, epoch: -1 };
 /// No code of the protocol: a transaction is open that this client has not begun.
 const BEGUN_BY_NOBODY: i16 = i16::MAX;
 /// No code of the protocol: what was begun before a power cut must not be committed after it.
@@ -84,6 +86,8 @@ pub(crate) struct Transactor {
     expected: Option<Producer>,
     steps: VecDeque<Step>,
     sequences: BTreeMap<Place, i32>,
+    /// [`Model::births`] when it sent the last batch of each partition for the first time.
+    births: BTreeMap<Place, u64>,
     joined: BTreeSet<Place>,
     /// The transaction in the model.
     current: Option<usize>,
@@ -125,6 +129,7 @@ impl Transactor {
             expected: None,
             steps: VecDeque::from([Step::Init]),
             sequences: BTreeMap::new(),
+            births: BTreeMap::new(),
             joined: BTreeSet::new(),
             current: None,
             flying: None,
@@ -154,6 +159,11 @@ impl Transactor {
         format!("{}/{}/{amount}", self.plan.name, self.count)
     }
 
+    fn keyed_value(&mut self, key: u64) -> String {
+        self.count += 1;
+        format!("{}/{}/k{key}", self.plan.name, self.count)
+    }
+
     /// The transaction that the model has of this client.
     fn begin(&mut self, network: &Network, model: &mut Model) {
         self.current = Some(model.transactions.len());
@@ -179,8 +189,24 @@ impl Transactor {
         } else {
             for _ in 0..1 + network.seed.below(3) {
                 let index = i32::try_from(network.seed.below(3)).expect("small");
-                let values = (0..=network.seed.below(2)).map(|_| self.value(0));
-                sends.push((("list", index), values.collect()));
+                let kind = network.seed.below(10);
+                let mut value = || match kind {
+                    0..3 => {
+                        let key = network.seed.below(3);
+                        self.keyed_value(key)
+                    }
+                    _ => self.value(0),
+                };
+                let mut values = vec![value()];
+                if kind.is_multiple_of(2) {
+                    values.push(value());
+                }
+                let place = match kind {
+                    0..3 => (KEYED, index % 2),
+                    3..5 => (REBORN, index % 2),
+                    _ => ("list", index),
+                };
+                sends.push((place, values));
             }
         }
         self.plan_sends(sends);
@@ -254,10 +280,13 @@ impl Transactor {
             Step::Send(..) | Step::JoinOffsets | Step::Offsets(_) | Step::End(_)
         );
         let asks_coordinator = matches!(step, Step::Join(_) | Step::JoinOffsets | Step::End(_));
-        let pair = self.pair.unwrap_or(Producer { id: -1, epoch: -1 });
+        let pair = self.pair.unwrap_or(NOBODY);
         match step {
             Step::Look => port.ask(network, 0, &requests::describe(id)),
-            Step::Group(step) => self.membership.ask(step, port, network),
+            Step::Group(step) => {
+                let who = (step, self.plan.name.as_str());
+                self.membership.ask(who, port, network);
+            }
             Step::Init => {
                 self.init_fences = network.fences;
                 let request = requests::init(Some(id), TIMEOUT_MS, self.expected);
@@ -274,14 +303,7 @@ impl Transactor {
                 port.ask(network, 3, &requests::add_partition(id, pair, place));
             }
             Step::Send(place, values) => {
-                if self.flying.is_none() {
-                    self.flying = Some(note(model, self.current, place, &values));
-                }
-                let sequence = self.sequences.get(&place).copied().unwrap_or(0);
-                let records = requests::batch(pair, sequence, true, &values);
-                let version = if is_tv2 { 12 } else { 9 };
-                let request = requests::produce(place, Some(id), records);
-                self.port.ask(network, version, &request);
+                self.send(place, &values, network, model);
             }
             Step::JoinOffsets => {
                 port.ask(network, 3, &requests::add_offsets(id, pair, &group));
@@ -310,6 +332,22 @@ impl Transactor {
         if ends_up_late {
             self.hold_back(network);
         }
+    }
+
+    fn send(&mut self, place: Place, values: &[String], network: &mut Network, model: &mut Model) {
+        if self.flying.is_none() {
+            self.flying = Some(note(model, self.current, place, values));
+        }
+        let pair = self.pair.unwrap_or(NOBODY);
+        let sequence = self.sequences.get(&place).copied().unwrap_or(0);
+        let records = requests::batch(pair, sequence, true, values);
+        let version = match self.plan.flow {
+            Flow::Tv1 => 9,
+            Flow::Tv2 => 12,
+        };
+        let id = self.plan.transactional_id.as_str();
+        let request = requests::produce(place, Some(id), records);
+        self.port.ask(network, version, &request);
     }
 
     /// What can do harm when it comes late is late more often.
@@ -416,6 +454,7 @@ impl Transactor {
         if self.plan.flow == Flow::Tv2 {
             self.pair = Some(Producer { id, epoch });
             self.sequences.clear();
+            self.births.clear();
         }
     }
 
@@ -424,6 +463,7 @@ impl Transactor {
         self.pair = Some(Producer { id, epoch });
         self.expected = None;
         self.sequences.clear();
+        self.births.clear();
         self.joined.clear();
         self.known_on = None;
         self.is_doubtful = false;
@@ -478,6 +518,7 @@ impl Transactor {
             for (at, sent) in (base..).zip(sent) {
                 sent.offset = Some(at);
                 sent.cuts = cuts;
+                self.births.insert(place, sent.births);
             }
         }
         let count = i32::try_from(count).expect("a small batch");
@@ -521,8 +562,10 @@ impl Transactor {
         let is_cut = network.fences > self.fences;
         let is_known = self.plan.has_twin || self.port.is_haunted || is_late || is_cut;
         let is_doubtful = self.is_doubtful && code == ErrorCode::OutOfOrderSequenceNumber.code();
+        let is_reborn =
+            self.may_be_another_topic(model) && code == ErrorCode::OutOfOrderSequenceNumber.code();
         let is_wrong = code == BEGUN_BY_NOBODY || code == COMMITTED_AFTER_A_CUT;
-        if is_wrong || !(is_known || is_doubtful) {
+        if is_wrong || !(is_known || is_doubtful || is_reborn) {
             return Err(format!("{} is refused with {code}", self.describe()));
         }
         network.say(|| format!("{} is refused with {code}", self.describe()));
@@ -581,6 +624,27 @@ impl Transactor {
         }
     }
 
+    /// Whether a batch may be sent to another topic than the one before it. That knows nothing of the producer: in the new flow
+    /// it takes nothing then but sequence 0 (P-43), in the old one, too, once the marker of a transaction is there that had begun on
+    /// the topic before it (P-47).
+    fn may_be_another_topic(&self, model: &Model) -> bool {
+        let Some(Step::Send(place, _)) = self.steps.front() else {
+            return false;
+        };
+        let is_between = model.births % 2 == 1;
+        let before = self.births.get(place);
+        place.0 == REBORN && (is_between || before.is_some_and(|births| *births != model.births))
+    }
+
+    /// Whether what is asked for is about the topic that is deleted now and then.
+    fn is_about_reborn(&self) -> bool {
+        let (Some(Step::Join((topic, _))) | Some(Step::Send((topic, _), _))) = self.steps.front()
+        else {
+            return false;
+        };
+        *topic == REBORN
+    }
+
     /// Whether an answer is none of an error: the transaction is aborted, or read again.
     fn goes_on(&mut self, code: i16, network: &Network) -> bool {
         let step = self.steps.front();
@@ -611,6 +675,7 @@ pub(crate) fn group_of(work: Work, transactional_id: &str, cuts: u64) -> String 
 /// Notes what is sent; returns the number of its first record.
 fn note(model: &mut Model, current: Option<usize>, place: Place, values: &[String]) -> usize {
     let Some(current) = current else { return 0 };
+    let births = model.births;
     let sent = &mut model.transactions[current].sent;
     let first = sent.len();
     sent.extend(values.iter().map(|value| Sent {
@@ -618,6 +683,7 @@ fn note(model: &mut Model, current: Option<usize>, place: Place, values: &[Strin
         value: value.clone(),
         offset: None,
         cuts: 0,
+        births,
     }));
     first
 }
@@ -641,7 +707,12 @@ impl Client for Transactor {
                 let code = self.take(response, network, model);
                 let name = self.plan.name.clone();
                 network.say(|| format!("{name}: {what:?}: {code}"));
-                if code != 0 && !is_passing(code) && !self.goes_on(code, network) {
+                let is_between = code == 3 && self.is_about_reborn();
+                if is_between {
+                    // It is deleted, and comes back.
+                    self.resting = 1 + network.seed.below(10);
+                }
+                if code != 0 && !is_passing(code) && !is_between && !self.goes_on(code, network) {
                     return self.refused(code, network, model);
                 }
             }

@@ -21,6 +21,21 @@ const FLIGHT_MAX: usize = 5;
 const PRODUCE: i16 = 9;
 const INIT: i16 = 4;
 
+/// Where a producer begins that no partition knows: some are about to use the highest sequence (P-42, P-45, P-49).
+fn first_sequence(producer_id: i64) -> i32 {
+    if producer_id % 3 == 1 {
+        i32::MAX - 6
+    } else {
+        0
+    }
+}
+
+/// The sequence `count` records later, modulo 2^31.
+fn after(sequence: i32, count: usize) -> i32 {
+    let count = i32::try_from(count).expect("a small batch");
+    sequence.wrapping_add(count) & i32::MAX
+}
+
 struct Batch {
     /// Its number among all batches.
     number: u64,
@@ -42,6 +57,8 @@ pub(crate) struct Writer {
     asks_for_id: bool,
     /// The next sequence of each partition.
     sequences: BTreeMap<Place, i32>,
+    /// The first one, of every partition.
+    first_sequence: i32,
     /// Not answered well yet, all of one partition.
     queue: VecDeque<Batch>,
     /// How many of them are under way.
@@ -66,6 +83,7 @@ impl Writer {
             cuts: 0,
             asks_for_id: false,
             sequences: BTreeMap::new(),
+            first_sequence: 0,
             queue: VecDeque::new(),
             flying: 0,
             refused: 0,
@@ -113,6 +131,7 @@ impl Writer {
         producer.epoch += 1;
         self.queue.clear();
         self.sequences.clear();
+        self.first_sequence = 0;
     }
 
     fn take_id(&mut self, network: &Network, bytes: Bytes) -> Result<(), String> {
@@ -125,6 +144,7 @@ impl Writer {
             });
             self.cuts = network.plain_cuts;
             self.sequences.clear();
+            self.first_sequence = first_sequence(response.producer_id.0);
             self.number_anew();
         } else if !is_passing(response.error_code) {
             return Err(format!("{}: no id: {}", self.name, response.error_code));
@@ -133,10 +153,10 @@ impl Writer {
     }
 
     fn number_anew(&mut self) {
-        let mut next = 0;
+        let mut next = self.first_sequence;
         for batch in &mut self.queue {
             batch.sequence = next;
-            next += i32::try_from(batch.values.len()).expect("a small batch");
+            next = after(next, batch.values.len());
         }
         self.sequences.insert(self.place, next);
     }
@@ -207,12 +227,14 @@ impl Writer {
                     value: value.clone(),
                     offset: None,
                     cuts: network.plain_cuts,
+                    births: 0,
                 });
                 values.push(value);
             }
-            let next = self.sequences.entry(self.place).or_default();
+            let first_sequence = self.first_sequence;
+            let next = self.sequences.entry(self.place).or_insert(first_sequence);
             let sequence = *next;
-            *next += i32::try_from(values.len()).expect("a small batch");
+            *next = after(sequence, values.len());
             self.batches += 1;
             self.queue.push_back(Batch {
                 number: self.batches,
@@ -239,7 +261,7 @@ impl Writer {
         for batch in self.queue.iter().skip(self.flying) {
             // The first batch of an epoch flies alone: were it refused, a partition that knows nothing of the producer would take
             // the one behind it (P-42).
-            let is_behind_first = self.flying > 0 && self.queue[0].sequence == 0;
+            let is_behind_first = self.flying > 0 && self.queue[0].sequence == self.first_sequence;
             // Five batches behind one that has no answer yet nobody knows any more whether it was written (P-31).
             let is_far_behind = batch.number - self.queue[0].number >= to_u64(FLIGHT_MAX);
             if self.flying == FLIGHT_MAX || is_behind_first || is_far_behind {

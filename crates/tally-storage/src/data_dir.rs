@@ -60,6 +60,8 @@ pub struct DataDir {
     opened: Mutex<BTreeSet<PartitionId>>,
     /// Not to be opened any more, with the reason.
     given_up: Mutex<BTreeMap<PartitionId, String>>,
+    /// What a run that was not stopped clean left of these was not looked at either in this one.
+    unopened: Mutex<BTreeSet<PartitionId>>,
     _lock: SegmentFile,
 }
 
@@ -101,6 +103,7 @@ impl DataDir {
             cut_handled: AtomicBool::new(false),
             opened: Mutex::new(BTreeSet::new()),
             given_up: Mutex::new(BTreeMap::new()),
+            unopened: Mutex::new(BTreeSet::new()),
             _lock: lock,
         };
         if !dir.was_clean {
@@ -171,7 +174,8 @@ impl DataDir {
 
     /// Leaves the mark of a clean shutdown: the last thing before the process ends, after every journal's `shutdown`.
     /// Refused once a journal has failed. A run that ends before a power cut is dealt with leaves none, and the next one
-    /// goes on with that as after a kill: else transactions from before could be committed.
+    /// goes on with that as after a kill: else transactions from before could be committed. Nor does one that could not
+    /// open a partition of a killed run: the mark would vouch for files that nobody has looked at.
     pub fn mark_clean(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a journal failed during this run"));
@@ -187,6 +191,12 @@ impl DataDir {
         }
         write_boot_id(&self.root)?;
         disk::sync_directory(&self.root.join(TOPICS))?;
+        if !lock(&self.unopened).is_empty() {
+            tracing::warn!(
+                "partitions were not opened: the next start looks at the files as after a kill"
+            );
+            return Ok(());
+        }
         disk::replace(&self.root.join(CLEAN), b"1\n", Sync::Yes)
     }
 
@@ -405,8 +415,16 @@ impl DataDir {
         lock(&self.given_up).get(&partition).cloned()
     }
 
+    /// Notes that a partition can't be opened.
+    pub(crate) fn note_unopened(&self, partition: PartitionId) {
+        if !self.was_clean() {
+            lock(&self.unopened).insert(partition);
+        }
+    }
+
     /// Notes that what a power cut left of a partition was looked at.
     pub(crate) fn note_opened(&self, partition: PartitionId) {
+        lock(&self.unopened).remove(&partition);
         if self.power_was_cut {
             lock(&self.opened).insert(partition);
         }

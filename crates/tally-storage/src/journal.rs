@@ -324,7 +324,8 @@ impl SegmentJournal {
             None => {}
         }
         let trust = self.dir.trust(partition);
-        let (log, cut) = PartitionLog::open(self.place(partition), options, trust)?;
+        let opened = PartitionLog::open(self.place(partition), options, trust);
+        let (log, cut) = opened.inspect_err(|_| self.dir.note_unopened(partition))?;
         self.dir.note_opened(partition);
         let recovered = Recovered {
             log_start: log.log_start,

@@ -80,7 +80,10 @@ pub use mmap::Slice;
 pub use partition::{LogOptions, ReadOutcome, Recovered, SegmentInfo};
 pub use partition_map::PartitionMap;
 pub use recovery::{Cut, CutReason};
-pub use repair::{Damaged, Part, Repair, SegmentPlan, is_placeholder, log_path, plan_segment};
+pub use repair::{
+    Damaged, EpochsAround, Part, Repair, SegmentPlan, epochs_of, is_placeholder, log_path,
+    plan_segment,
+};
 pub use sync_journal::{Durability, SyncJournal, SyncOptions};
 
 /// Bytes of one row of an aborted transaction: what it says is the business of the producer state (M-15).

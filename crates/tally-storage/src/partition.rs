@@ -195,6 +195,11 @@ impl Listing {
     }
 }
 
+/// Whether a file that has no log beside it is one of a segment, and not one that was never finished.
+fn is_left_alone(litter: &str) -> bool {
+    !litter.ends_with(disk::UNFINISHED) && parse_name(litter).is_some()
+}
+
 /// The offset and the kind of file in a name of 20 digits and a word.
 pub(crate) fn parse_name(name: &str) -> Option<(Offset, &str)> {
     let (stem, kind) = name.split_once('.')?;
@@ -249,7 +254,7 @@ impl PartitionLog {
         for name in &listing.litter {
             let path = directory.join(name);
             // The log of a segment goes last, when all its other files have gone; only a power cut may keep others alone.
-            if parse_name(name).is_some() && trust != Trust::PowerCut {
+            if is_left_alone(name) && trust != Trust::PowerCut {
                 tracing::error!(path = %path.display(), "the log that this file belongs to is missing: what was in it is lost");
             }
             disk::remove_if_present(&path).map_err(failed("remove", &path))?;
@@ -1000,4 +1005,18 @@ pub(crate) fn parse_log_start(bytes: &[u8]) -> Option<Offset> {
     let text = std::str::from_utf8(bytes).ok()?;
     let offset = text.strip_prefix("0\n")?.trim_end().parse().ok()?;
     (offset >= 0).then_some(Offset(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A roll or a stop that was killed over its snapshot leaves one without a log beside it: nothing is lost with that.
+    #[test]
+    fn an_unfinished_file_is_not_taken_for_a_segment_without_its_log() {
+        assert!(is_left_alone("00000000000000000003.index"));
+        assert!(is_left_alone("00000000000000000003.txnindex"));
+        assert!(!is_left_alone("00000000000000000003.snapshot.tmp"));
+        assert!(!is_left_alone("log-start.tmp"));
+    }
 }

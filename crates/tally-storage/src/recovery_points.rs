@@ -44,6 +44,26 @@ impl Point {
         segment: Offset::ZERO,
         position: 0,
     };
+
+    /// The same, but at most there in this segment, if it is in it. Its offset is then one that is certain.
+    pub(crate) fn lowered(self, segment: Offset, position: u64) -> Point {
+        if self.segment != segment || self.position <= position {
+            return self;
+        }
+        self.moved_to(position)
+    }
+
+    /// The same, elsewhere in its segment.
+    pub(crate) fn moved_to(self, position: u64) -> Point {
+        Point {
+            offset: match position == self.position {
+                true => self.offset,
+                false => self.segment,
+            },
+            position,
+            ..self
+        }
+    }
 }
 
 /// What one file says.

@@ -15,7 +15,10 @@ use crate::index::OFFSET_ENTRY;
 use crate::inspect::{BatchAt, Inspection, SegmentReader, read_offset_index};
 use crate::partition::{EPOCHS, LogOptions};
 use crate::recovery;
-use crate::segment::{INDEX, LOG, TIME_INDEX};
+use crate::recovery_points::Point;
+use crate::redo;
+use crate::segment::{INDEX, LOG, Place, TIME_INDEX};
+use crate::sync_journal::Durability;
 use bytes::{BufMut, BytesMut};
 use std::io;
 use std::ops::Range;
@@ -28,6 +31,8 @@ use tally_protocol::{BatchHeader, LeaderEpoch, Offset, PartitionId};
 const ASIDE: &str = "repaired";
 /// Bytes copied at a time.
 const PIECE: u64 = 1024 * 1024;
+/// Where a batch has its leader epoch.
+const LEADER_EPOCH_AT: u64 = 12;
 /// The furthest that an offset may lie from the name of its segment.
 const MAX_SPAN: i64 = i32::MAX as i64;
 
@@ -38,9 +43,11 @@ pub enum Part {
     Keep(Range<u64>),
     /// A whole batch whose base offset alone is damaged: its checksum does not cover that, and its neighbours say it.
     Renumber(Range<u64>, Offset),
+    /// A whole batch whose leader epoch alone is damaged: no checksum covers that either, and epochs never fall.
+    Date(Range<u64>, LeaderEpoch),
     /// It goes, and an empty batch takes the offsets if there are any.
     Lose(Range<u64>, Range<i64>),
-    /// It goes, and the log ends here.
+    /// It goes, if it is anything, and the log ends here.
     Cut(Range<u64>),
 }
 
@@ -52,6 +59,15 @@ pub struct SegmentPlan {
 }
 
 impl SegmentPlan {
+    /// Where the first thing is that changes.
+    fn untouched(&self) -> u64 {
+        let mut parts = self.parts.iter();
+        match parts.next() {
+            Some(Part::Keep(range)) => range.end,
+            _ => 0,
+        }
+    }
+
     /// Whether nothing changes.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
@@ -74,6 +90,65 @@ pub struct Damaged<'a> {
     pub gaps: bool,
     /// Good batches behind a damaged one count. After a power cut, in the last segment, they do not.
     pub keeps: bool,
+    /// What says which leader epochs its batches have.
+    pub epochs: &'a EpochsAround,
+}
+
+/// What says which leader epochs the batches of a segment have.
+#[derive(Clone, Default, Debug)]
+pub struct EpochsAround {
+    /// That of the last batch before it.
+    pub before: Option<LeaderEpoch>,
+    /// That of the first batch behind it.
+    pub after: Option<LeaderEpoch>,
+    /// What the partition's file has, oldest first.
+    pub stored: Vec<(LeaderEpoch, Offset)>,
+    /// The file is known to have all of them: the run before was stopped clean.
+    pub is_all: bool,
+}
+
+impl EpochsAround {
+    /// The epoch that a batch had, if it is not the one that it has: its neighbours leave no room for that one, and the file
+    /// does not have it.
+    fn had(
+        &self,
+        header: &BatchHeader,
+        before: Option<LeaderEpoch>,
+        after: Option<LeaderEpoch>,
+    ) -> Option<LeaderEpoch> {
+        let has = header.leader_epoch;
+        let upto = |(_, start): &(LeaderEpoch, Offset)| *start <= header.base_offset;
+        let covering = self.stored.partition_point(upto).checked_sub(1);
+        let told = covering.map(|at| self.stored[at].0);
+        if told == Some(has) {
+            return None;
+        }
+        let or = |fits: bool, other| told.filter(|_| fits).or(Some(other));
+        match (before, after) {
+            (Some(before), Some(after)) if before <= after => {
+                let room = before..=after;
+                let fits = told.is_some_and(|told| room.contains(&told));
+                or(fits, before).filter(|_| !room.contains(&has))
+            }
+            (None, Some(after)) if has > after => or(told <= Some(after), after),
+            (None, Some(after)) => Some(after).filter(|_| told == Some(after)),
+            (Some(before), None) if has < before => or(told >= Some(before), before),
+            (Some(before), None) => Some(before).filter(|_| self.is_all && told == Some(before)),
+            _ => None,
+        }
+    }
+}
+
+/// The leader epochs of the first and the last good batch of a segment, as far as one follows the other.
+pub fn epochs_of(log: &Path) -> io::Result<Option<(LeaderEpoch, LeaderEpoch)>> {
+    let mut reader = SegmentReader::open(log).map_err(io::Error::other)?;
+    let (mut at, mut found) = (0, None);
+    while let Some(header) = good(&mut reader, at)? {
+        let first = found.map_or(header.leader_epoch, |(first, _)| first);
+        found = Some((first, header.leader_epoch));
+        at += to_u64(header.size_bytes());
+    }
+    Ok(found)
 }
 
 /// What has to be done to a segment, so that its good batches follow each other from its name to its end. Changes nothing.
@@ -84,15 +159,20 @@ pub fn plan_segment(damaged: &Damaged<'_>) -> io::Result<SegmentPlan> {
     let index: Vec<(u32, u32)> = read_offset_index(&index).take(entries).collect();
     let size = reader.size();
     let (mut at, mut expected, mut parts) = (0, damaged.base, Vec::new());
+    let mut epoch = damaged.epochs.before;
     while at < size {
         if let Some(header) = good(&mut reader, at)?
             && let Some(begins) = damaged.place(&mut reader, (at, &header), expected)?
         {
             let end = at + to_u64(header.size_bytes());
-            if begins == header.base_offset {
-                keep(&mut parts, at..end);
-            } else {
-                parts.push(Part::Renumber(at..end, begins));
+            let had = damaged.epoch(&mut reader, (end, &header), epoch)?;
+            epoch = Some(had.unwrap_or(header.leader_epoch));
+            match had {
+                _ if begins != header.base_offset => {
+                    parts.push(Part::Renumber(at..end, begins));
+                }
+                Some(had) => parts.push(Part::Date(at..end, had)),
+                None => keep(&mut parts, at..end),
             }
             expected = begins.plus(i64::from(header.last_offset_delta) + 1);
             at = end;
@@ -112,7 +192,8 @@ pub fn plan_segment(damaged: &Damaged<'_>) -> io::Result<SegmentPlan> {
     let is_short = end > expected && !damaged.gaps;
     if damaged.keeps && (is_short || (at < size && damaged.next.is_some())) {
         parts.push(Part::Lose(at..size, expected.0..end.0.max(expected.0)));
-    } else if at < size {
+    } else if at < size || (is_short && damaged.next.is_some()) {
+        // What begins behind a gap was not synced either: it goes, as a start lets it go.
         parts.push(Part::Cut(at..size));
     }
     Ok(SegmentPlan { parts })
@@ -166,6 +247,23 @@ impl Damaged<'_> {
             None => behind == reader.size() && self.next.is_none_or(|end| end == next),
         };
         Ok(agrees.then_some(expected))
+    }
+
+    /// The leader epoch that a good batch had, if that is damaged.
+    fn epoch(
+        &self,
+        reader: &mut SegmentReader,
+        (end, header): (u64, &BatchHeader),
+        before: Option<LeaderEpoch>,
+    ) -> io::Result<Option<LeaderEpoch>> {
+        if !self.keeps {
+            return Ok(None);
+        }
+        let after = match end == reader.size() {
+            true => self.epochs.after,
+            false => good(reader, end)?.map(|header| header.leader_epoch),
+        };
+        Ok(self.epochs.had(header, before, after))
     }
 
     /// Where the log goes on behind the damage, and with which offset. Only what the damaged batch's own length and offsets
@@ -276,15 +374,57 @@ impl Repair {
             }
         }
         self.changed = true;
-        // A start takes what is below its point for synced as it was.
-        self.dir.points().set(partition, None)?;
-        if let [Part::Keep(kept), Part::Cut(_)] = &plan.parts[..] {
+        let point = self.covered_point(partition);
+        // A start takes what is below its point for synced as it was: for now that is what nothing happens to.
+        let untouched = plan.untouched();
+        let first = point.map(|point| point.lowered(base, untouched));
+        self.dir.points().set(partition, first)?;
+        let position = point.map_or(0, |point| point.position);
+        let moved = if let [Part::Keep(kept), Part::Cut(_)] = &plan.parts[..] {
             file.truncate(kept.end)?;
             file.sync()?;
+            position.min(kept.end)
         } else {
-            write_anew(log, &file, plan)?;
+            write_anew(log, &file, plan, position)?
+        };
+        if let Some(point) = point {
+            let point = self.point_after(partition, point, (log, base), moved)?;
+            self.dir.points().set(partition, Some(point))?;
         }
         self.make_indexes(log, base)
+    }
+
+    /// The point of a partition where a start takes nothing that no point covers: after a power cut in the modes that sync
+    /// (R-11 (a)). Elsewhere it looks at everything, and takes what is whole.
+    fn covered_point(&self, partition: PartitionId) -> Option<Point> {
+        match self.dir.power_cut_of()? {
+            Durability::Memory | Durability::Os => None,
+            Durability::Commit | Durability::Always => Some(self.dir.points().get(partition)),
+        }
+    }
+
+    /// What a point covers when a segment is mended and perhaps the last one: `moved` is where it is now, if it was in there.
+    fn point_after(
+        &self,
+        partition: PartitionId,
+        point: Point,
+        (log, base): (&Path, Offset),
+        moved: u64,
+    ) -> io::Result<Point> {
+        if point.segment == base {
+            return Ok(point.moved_to(moved));
+        }
+        let directory = log.parent().unwrap_or(log);
+        if point.segment < base || log_path(directory, point.segment).exists() {
+            return Ok(point);
+        }
+        // The segments behind this one are gone, and all of it was covered.
+        Ok(redo::file_end(Place::unmapped(&self.dir, partition))
+            .map_err(io::Error::other)?
+            .map_or(Point::START, |end| Point {
+                offset: end.segment,
+                ..end
+            }))
     }
 
     /// Makes both indexes of a segment from its batches. What is behind a damaged one has no entries.
@@ -343,10 +483,23 @@ impl Repair {
         disk::replace(path, bytes, Sync::Yes)
     }
 
-    /// Forgets how far a partition is synced: a start looks at all of it.
+    /// Forgets how far a partition is synced: a start looks at all of it. Where it would take nothing then, what there is counts as
+    /// synced, as far as the point went.
     pub fn forget_point(&mut self, partition: PartitionId) -> io::Result<()> {
         self.changed = true;
-        self.dir.points().set(partition, None)
+        let mut kept = None;
+        if let Some(point) = self.covered_point(partition) {
+            let end = redo::file_end(Place::unmapped(&self.dir, partition));
+            let end = end.map_err(io::Error::other)?.unwrap_or(Point::START);
+            kept = Some(match point.is_behind(&end) {
+                true => Point {
+                    offset: end.segment,
+                    ..end
+                },
+                false => point,
+            });
+        }
+        self.dir.points().set(partition, kept)
     }
 
     /// Gives the directory back. One that was stopped clean and was not changed is so again; one that was changed counts as that
@@ -406,14 +559,23 @@ fn copy(from: &SegmentFile, range: &Range<u64>, to: &SegmentFile, mut at: u64) -
     Ok(at)
 }
 
-fn write_anew(log: &Path, file: &SegmentFile, plan: &SegmentPlan) -> io::Result<()> {
+/// Returns where a position of the old file is in the new one: behind what comes for something that is lost if all of that was
+/// before it.
+fn write_anew(
+    log: &Path,
+    file: &SegmentFile,
+    plan: &SegmentPlan,
+    position: u64,
+) -> io::Result<u64> {
     let modified = disk::modified_ms(log)?;
     let unfinished = disk::unfinished_name(log);
     let new = SegmentFile::open_or_create(&unfinished)?;
     new.truncate(0)?;
     let mut at = 0;
+    let mut moved = 0;
     let mut before = neighbour(file, plan)?;
     for part in &plan.parts {
+        let began = at;
         match part {
             Part::Keep(range) => {
                 at = copy(file, range, &new, at)?;
@@ -424,6 +586,11 @@ fn write_anew(log: &Path, file: &SegmentFile, plan: &SegmentPlan) -> io::Result<
                 new.write_at(&offset.0.to_be_bytes(), at)?;
                 at = end;
             }
+            Part::Date(range, epoch) => {
+                let end = copy(file, range, &new, at)?;
+                new.write_at(&epoch.0.to_be_bytes(), at + LEADER_EPOCH_AT)?;
+                at = end;
+            }
             Part::Lose(_, offsets) if offsets.is_empty() => {}
             Part::Lose(_, offsets) => {
                 let batch = placeholder(offsets, before.as_ref())?;
@@ -432,18 +599,28 @@ fn write_anew(log: &Path, file: &SegmentFile, plan: &SegmentPlan) -> io::Result<
             }
             Part::Cut(_) => {}
         }
+        let (range, is_kept) = match part {
+            Part::Keep(range) | Part::Renumber(range, _) | Part::Date(range, _) => (range, true),
+            Part::Lose(range, _) | Part::Cut(range) => (range, false),
+        };
+        if position >= range.end {
+            moved = at;
+        } else if is_kept && position > range.start {
+            moved = began + (position - range.start);
+        }
     }
     new.sync()?;
     new.set_modified_ms(modified)?;
     drop(new);
     disk::rename_if_present(&unfinished, log)?;
-    disk::sync_directory(disk::parent(log))
+    disk::sync_directory(disk::parent(log))?;
+    Ok(moved)
 }
 
 /// The first batch that stays.
 fn neighbour(file: &SegmentFile, plan: &SegmentPlan) -> io::Result<Option<BatchHeader>> {
     let kept = plan.parts.iter().find_map(|part| match part {
-        Part::Keep(range) | Part::Renumber(range, _) => Some(range.start),
+        Part::Keep(range) | Part::Renumber(range, _) | Part::Date(range, _) => Some(range.start),
         Part::Lose(..) | Part::Cut(_) => None,
     });
     kept.map_or(Ok(None), |at| header_at(file, at))

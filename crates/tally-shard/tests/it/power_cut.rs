@@ -1,10 +1,12 @@
 //! The start after a power cut: nothing that was open before can be committed, and nothing stays open (R-19, CR-29).
 
 use crate::durability::{fetch_offset, fetched, is_committed, latest, transactional_offsets};
-use crate::world::{DATA, GROUPS, World};
+use crate::world::{DATA, GROUPS, TRANSACTIONS, World};
+use std::sync::Arc;
 use tally_groups as groups;
 use tally_protocol::{ErrorCode, Offset, ProducerEpoch, ProducerId};
 use tally_shard::{Isolation, ShardReply};
+use tally_transactions as transactions;
 use tally_transactions::Fence;
 
 /// What a reader of committed data is shown: the bound, and the aborted transactions by producer and first offset.
@@ -82,6 +84,76 @@ fn r19_a_transaction_with_a_lost_epoch_is_aborted() {
         world.pass_ms(100);
         assert!(!world.is_fencing());
         assert_eq!(committed(&mut world), (2, vec![(pair.0.0, 0)]), "{bumps}");
+    }
+}
+
+/// Begins and ends a transaction of one record, as clients of the new flow do; returns their next pair.
+fn transact(
+    world: &mut World,
+    (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+    value: &str,
+    commit: bool,
+) -> (ProducerId, ProducerEpoch) {
+    let transactional_id: Arc<str> = Arc::from("t");
+    let begun = world.transaction(transactions::Command::AddPartitions {
+        transactional_id: Arc::clone(&transactional_id),
+        producer_id,
+        producer_epoch,
+        partitions: vec![transactions::TopicPartition {
+            topic: Arc::from("data"),
+            partition: 0,
+        }],
+        flow: transactions::Flow::Tv2,
+    });
+    assert_eq!(
+        begun,
+        transactions::Response::AddPartitions(ErrorCode::None)
+    );
+    let pair = (producer_id, producer_epoch);
+    world.append(pair, 0, &[value], true).expect("appended");
+    let ended = world.transaction(transactions::Command::EndTxn {
+        transactional_id,
+        producer_id,
+        producer_epoch,
+        commit,
+        flow: transactions::Flow::Tv2,
+    });
+    match ended {
+        transactions::Response::EndTxn(Ok(next)) => next,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The coordinator's log has kept the decision to commit, and not its completion. The marker that is owed commits what it was
+/// decided for, and not an aborted transaction before it whose own marker is lost (CR-26).
+#[test]
+fn r19_an_earlier_transaction_is_not_committed_with_a_later_one() {
+    // How many of `aborted`, its marker, `committed`, its marker are lost; what is there then, and whether it is a marker. A
+    // marker that finds nothing open is written all the same (D-7).
+    for (lost, expected) in [
+        (1, vec![(0, false), (1, true), (2, false), (3, true)]),
+        (2, vec![(0, false), (1, true), (2, true)]),
+        (3, vec![(0, false), (1, true), (2, true)]),
+    ] {
+        let mut world = World::new();
+        let pair = world.init();
+        let next = transact(&mut world, pair, "aborted", false);
+        transact(&mut world, next, "committed", true);
+        assert_eq!(committed(&mut world), (4, vec![(pair.0.0, 0)]));
+        world.lose_last(DATA, lost);
+        world.lose_last(TRANSACTIONS, 1);
+        let mut world = world.cut_power(Fence::Epoch);
+        world.pass_ms(100);
+        assert!(!world.is_fencing());
+        let log = world.log().into_iter();
+        let log: Vec<(i64, bool)> = log.map(|(at, _, _, is_marker)| (at, is_marker)).collect();
+        assert_eq!(log, expected, "{lost}");
+        let end = i64::try_from(log.len()).expect("small");
+        assert_eq!(
+            committed(&mut world),
+            (end, vec![(pair.0.0, 0)]),
+            "{lost} lost: only the first is aborted"
+        );
     }
 }
 

@@ -504,6 +504,23 @@ impl World {
         std::fs::write(path, b"").expect("emptied");
     }
 
+    /// Cuts the last batches of a partition off, as a power cut may.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the disk loses them, not the shard"
+    )]
+    pub(crate) fn lose_last(&self, id: PartitionId, count: usize) {
+        let path = self.directory(id).join("00000000000000000000.log");
+        let bytes = std::fs::read(&path).expect("it has a log");
+        let (mut ends, mut at) = (vec![0], 0);
+        while let Ok(view) = BatchView::parse(&bytes[at..]) {
+            at += view.bytes().len();
+            ends.push(at);
+        }
+        let kept = ends[ends.len() - 1 - count];
+        std::fs::write(path, &bytes[..kept]).expect("written");
+    }
+
     /// What the timer does once.
     pub(crate) fn turn(&mut self) {
         let mut outbox = Outbox::default();
@@ -547,6 +564,25 @@ impl World {
         self.shard.recovered(self.now, &mut outbox);
         let replies = self.carry(outbox);
         assert!(replies.is_empty(), "nobody asked");
+    }
+
+    /// Opens a data partition beside the two; for transactions it is the topic named `p` and its number.
+    #[allow(dead_code, reason = "the benchmark of transactions uses it")]
+    pub(crate) fn open_data(&mut self, index: i32) -> PartitionId {
+        let id = PartitionId { index, ..DATA };
+        let settings = PartitionSettings {
+            role: PartitionRole::Data,
+            leader_epoch: LeaderEpoch(self.incarnation - 1),
+            log: self.log,
+            retention: self.retention,
+            compaction: self.compaction,
+        };
+        let mut outbox = Outbox::default();
+        let opened = self.shard.open(self.now, id, settings, &mut outbox);
+        opened.expect("the partition opens");
+        let replies = self.carry(outbox);
+        assert!(replies.is_empty(), "nobody asked");
+        id
     }
 
     /// Hands over a message and all that follows from it; returns the reply.
@@ -742,6 +778,16 @@ impl World {
         isolation: Isolation,
         waiter: Option<WaiterId>,
     ) -> Result<ReadOutcome, ErrorCode> {
+        self.read_of(DATA, from, isolation, waiter)
+    }
+
+    pub(crate) fn read_of(
+        &mut self,
+        id: PartitionId,
+        from: Offset,
+        isolation: Isolation,
+        waiter: Option<WaiterId>,
+    ) -> Result<ReadOutcome, ErrorCode> {
         let request = ReadRequest {
             from,
             max_bytes: 1 << 20,
@@ -753,7 +799,7 @@ impl World {
             wanted_bytes: 1,
         };
         loop {
-            match self.ask(DATA, |to| ShardMessage::Read { request, to }) {
+            match self.ask(id, |to| ShardMessage::Read { request, to }) {
                 ShardReply::Read(outcome) => return outcome,
                 ShardReply::Cold(cold) => cold.load().expect("the log can be read"),
                 other => panic!("{other:?}"),
@@ -787,7 +833,10 @@ fn partition_named(topic: &str) -> PartitionId {
     match topic {
         "offsets" => GROUPS,
         "more" => MORE,
-        _ => DATA,
+        name => match name.strip_prefix('p').map(str::parse) {
+            Some(Ok(index)) => PartitionId { index, ..DATA },
+            _ => DATA,
+        },
     }
 }
 

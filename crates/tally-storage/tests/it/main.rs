@@ -11,5 +11,6 @@ mod journal;
 mod log_properties;
 mod meta;
 mod open_files;
+mod repair;
 mod support;
 mod sync_journal;

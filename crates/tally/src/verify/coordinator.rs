@@ -1,7 +1,8 @@
 //! What the coordinators of transactions decided, and the records of both coordinators.
 //!
 //! A marker must not contradict a decision: with the second protocol every transaction has a (producer id, epoch) of its
-//! own, with the first one that pair may have had both outcomes, and then nothing is concluded.
+//! own, with the first one that pair may have had both outcomes, and then nothing is concluded; nor is it where compaction
+//! may have removed the other one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,11 +23,15 @@ const DECISIONS_MAX: usize = 4_000_000;
 
 const COMMIT: u8 = 1;
 const ABORT: u8 = 2;
+/// The pair may have had more transactions than this one.
+const SHARED: u8 = 4;
 
 /// What is known of all transactional ids.
 pub(super) struct Decisions {
     /// All partitions of the transaction log are looked at, and so far none of them was damaged.
     is_whole: bool,
+    /// Compaction has removed records: what there is of a pair may not be all that was decided.
+    is_thinned: bool,
     outcomes: BTreeMap<(ProducerId, ProducerEpoch), u8>,
     /// The last state of each id.
     ids: BTreeMap<Arc<str>, TransactionValue>,
@@ -48,6 +53,7 @@ impl Decisions {
     pub(super) fn new(is_whole: bool) -> Decisions {
         Decisions {
             is_whole,
+            is_thinned: false,
             outcomes: BTreeMap::new(),
             ids: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -57,6 +63,11 @@ impl Decisions {
     /// A partition of the transaction log is damaged: what is missing may have said anything.
     pub(super) fn distrust(&mut self) {
         self.is_whole = false;
+    }
+
+    /// Records of the transaction log are missing where compaction may have removed them.
+    pub(super) fn thin(&mut self) {
+        self.is_thinned = true;
     }
 
     /// Takes in a record of the transaction log.
@@ -70,6 +81,10 @@ impl Decisions {
             TransactionState::PrepareAbort | TransactionState::CompleteAbort => ABORT,
             _ => 0,
         };
+        let shared = match value.client_transaction_version {
+            2.. => 0,
+            _ => SHARED,
+        };
         let producer = (value.producer_id, value.producer_epoch);
         // Complete may carry the epoch that the next transaction gets, so that only Prepare names the one that ends.
         let decides = matches!(
@@ -78,7 +93,7 @@ impl Decisions {
         );
         if decides && (self.outcomes.len() < DECISIONS_MAX || self.outcomes.contains_key(&producer))
         {
-            *self.outcomes.entry(producer).or_default() |= outcome;
+            *self.outcomes.entry(producer).or_default() |= outcome | shared;
         }
         for id in [
             value.producer_id,
@@ -95,8 +110,11 @@ impl Decisions {
     /// Whether the coordinator decided otherwise than this marker says.
     pub(super) fn contradicts(&self, id: ProducerId, epoch: ProducerEpoch, commit: bool) -> bool {
         let outcome = if commit { COMMIT } else { ABORT };
-        let decided = self.outcomes.get(&(id, epoch));
-        self.is_whole && decided.is_some_and(|decided| decided & outcome == 0)
+        let Some(decided) = self.outcomes.get(&(id, epoch)) else {
+            return false;
+        };
+        let is_all = decided & SHARED == 0 || !self.is_thinned;
+        self.is_whole && is_all && decided & outcome == 0
     }
 
     /// Who the open transaction of a producer on a partition belongs to.
@@ -161,5 +179,51 @@ impl Decisions {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(client_transaction_version: i16) -> Decisions {
+        let value = TransactionValue {
+            producer_id: ProducerId(7),
+            previous_producer_id: ProducerId::NONE,
+            next_producer_id: ProducerId::NONE,
+            next_producer_epoch: ProducerEpoch::NONE,
+            producer_epoch: ProducerEpoch(3),
+            last_producer_epoch: ProducerEpoch::NONE,
+            timeout_ms: 1000,
+            state: TransactionState::PrepareCommit,
+            partitions: BTreeMap::new(),
+            last_update_ms: 0,
+            start_ms: 0,
+            client_transaction_version,
+        };
+        let mut decisions = Decisions::new(true);
+        decisions.learn(TransactionRecord {
+            transactional_id: Arc::from("a"),
+            value: Some(value),
+        });
+        decisions
+    }
+
+    #[test]
+    fn a_marker_contradicts_what_its_coordinator_is_known_to_have_decided_alone() {
+        for version in [1, 2] {
+            let mut decisions = decided(version);
+            let contradicts = |decisions: &Decisions, epoch, commit| {
+                decisions.contradicts(ProducerId(7), ProducerEpoch(epoch), commit)
+            };
+            assert!(contradicts(&decisions, 3, false), "version {version}");
+            assert!(!contradicts(&decisions, 3, true), "version {version}");
+            assert!(!contradicts(&decisions, 4, false), "version {version}");
+            // An abort of the old flow may be what compaction has removed.
+            decisions.thin();
+            assert_eq!(contradicts(&decisions, 3, false), version == 2);
+            decisions.distrust();
+            assert!(!contradicts(&decisions, 3, false), "version {version}");
+        }
     }
 }

@@ -183,6 +183,8 @@ pub(super) struct Rows<'a> {
     pub(super) replayed: &'a [(AbortedTransaction, bool)],
     /// The offsets of the segment.
     pub(super) span: (Offset, Offset),
+    /// Rows of transactions that ended below it are not made again where rows are.
+    pub(super) log_start: Offset,
     /// Batches may be gone: a row may be all that is left of a transaction.
     pub(super) gaps: bool,
     /// Rows from here on are written again by the next start.
@@ -220,7 +222,8 @@ pub(super) fn check_rows(report: &mut Report, path: &Path, rows: &Rows<'_>) -> O
         is_wrong = true;
     }
     for (row, _) in rows.replayed {
-        if row.last_offset < rows.rewritten_from && !found.contains(&row.last_offset) {
+        let is_needed = row.last_offset >= rows.log_start && row.last_offset < rows.rewritten_from;
+        if is_needed && !found.contains(&row.last_offset) {
             let what = format!(
                 "the row of the aborted transaction of producer {} from offset {} is missing",
                 row.producer_id, row.first_offset

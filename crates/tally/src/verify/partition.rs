@@ -56,6 +56,10 @@ pub(super) struct PartitionCheck<'a> {
     is_known: bool,
     snapshots: BTreeMap<Offset, ProducerStates>,
     newest_snapshot: Offset,
+    /// Where the log starts; nothing if the file can't be read that says it.
+    start: Option<Offset>,
+    /// Where the first batch begins.
+    first: Option<Offset>,
     /// Where the next batch has to begin.
     expected: Option<Offset>,
     /// The segment that was walked last.
@@ -106,6 +110,8 @@ impl<'a> PartitionCheck<'a> {
             is_known: true,
             snapshots: BTreeMap::new(),
             newest_snapshot: Offset::ZERO,
+            start: Some(Offset::ZERO),
+            first: None,
             expected: None,
             before: None,
             held: Totals::default(),
@@ -153,7 +159,9 @@ impl<'a> PartitionCheck<'a> {
                 return self.problem(Class::Damage, &path, &error.to_string());
             }
         };
-        let log_start = self.log_start(&listing);
+        self.start = self.log_start(&listing);
+        let first = listing.segments.first().copied();
+        let log_start = self.start.or(first).unwrap_or(Offset::ZERO);
         let epochs_path = self.path.join("leader-epoch-checkpoint");
         let stored = self.stored_epochs(&epochs_path, &listing);
         let mut epochs = EpochCheck::new(&epochs_path, stored);
@@ -207,29 +215,38 @@ impl<'a> PartitionCheck<'a> {
         for (base, name) in &listing.beside {
             if !listing.segments.contains(base) {
                 let path = self.path.join(name);
-                self.report
-                    .note(&path, "its segment is gone: the next start removes it");
+                // The log of a segment goes last, when all its other files have gone; only a power cut may keep others alone.
+                match self.directory.inspection.unsynced_from(self.id) {
+                    Ok(None) => {
+                        let what =
+                            "the segment that it belongs to is missing: what was in that is lost";
+                        self.problem(Class::Damage, &path, what);
+                    }
+                    _ => self
+                        .report
+                        .note(&path, "its segment is gone: the next start removes it"),
+                }
             }
         }
         listing
     }
 
-    fn log_start(&mut self, listing: &Listing) -> Offset {
+    fn log_start(&mut self, listing: &Listing) -> Option<Offset> {
         let first = listing.segments.first().copied().unwrap_or(Offset::ZERO);
         let path = self.path.join("log-start");
         let Ok(bytes) = std::fs::read(&path) else {
-            return first;
+            return Some(first);
         };
         match read_log_start(&bytes) {
             Some(offset) => {
                 if format!("0\n{offset}\n").as_bytes() != bytes {
                     self.problem(Class::Damage, &path, "it is not as a broker writes it");
                 }
-                offset.max(first)
+                Some(offset.max(first))
             }
             None => {
                 self.problem(Class::Damage, &path, "it does not hold an offset");
-                first
+                None
             }
         }
     }
@@ -357,12 +374,20 @@ impl<'a> PartitionCheck<'a> {
             let expected = Rows {
                 replayed: &segment.rows,
                 span: (base, end),
+                log_start: self.start.unwrap_or(Offset(i64::MAX)),
                 gaps: self.has_gaps || self.knowledge == Knowledge::Some,
                 rewritten_from,
             };
             if let Some(mended) = check_rows(self.report, &rows, &expected) {
                 self.report.row_files.insert(rows, mended);
             }
+        }
+    }
+
+    fn note_gap(&mut self) {
+        self.has_gaps = true;
+        if self.role == Role::Transactions {
+            self.decisions.thin();
         }
     }
 
@@ -378,7 +403,7 @@ impl<'a> PartitionCheck<'a> {
                     self.batch_damage(segment, (0, Some(segment.base)), &what, mend);
                     self.lose_track();
                 }
-                self.has_gaps = true;
+                self.note_gap();
             }
             Some(_) | None => {}
         }
@@ -494,9 +519,14 @@ impl<'a> PartitionCheck<'a> {
             self.expected = None;
             return false;
         }
-        self.has_gaps |= header.base_offset != expected;
+        self.first.get_or_insert(header.base_offset);
         self.expected = Some(Offset(end));
         let full = header.records_count == header.last_offset_delta.saturating_add(1);
+        if header.base_offset != expected {
+            self.note_gap();
+        } else if !full && self.role == Role::Transactions {
+            self.decisions.thin();
+        }
         let thinned = (0..=header.last_offset_delta).contains(&header.records_count);
         let sound = full || (segment.gaps && thinned) || is_placeholder(header);
         if !sound {
@@ -504,11 +534,14 @@ impl<'a> PartitionCheck<'a> {
             self.batch_problem(segment, at, &what);
         }
         if let Some(what) = epochs.batch(header, begins_log, segment.gaps) {
-            let mend = match epochs.is_falling {
-                true => Mend::Nothing,
-                false => Mend::Epochs,
-            };
-            self.batch_damage(segment, at, &what, mend);
+            // It is that batch, the one before it, or the file: what the segments do not show is the file.
+            self.batch_damage(segment, at, &what, Mend::Segment(segment.base));
+            if let Some(before) = self.before.filter(|_| epochs.is_falling) {
+                self.report.mended_by(segment.path, Mend::Segment(before));
+            }
+            if !epochs.is_falling {
+                self.report.mended_by(segment.path, Mend::Epochs);
+            }
         }
         true
     }
@@ -541,6 +574,9 @@ impl<'a> PartitionCheck<'a> {
         self.report.note(segment.path, &what);
         segment.rows_known = false;
         self.lose_track();
+        // A snapshot of an offset among the lost ones does not know what came behind it.
+        let lost = header.base_offset.next()..header.last_offset().next();
+        self.snapshots.retain(|at, _| !lost.contains(at));
     }
 
     fn records(&mut self, segment: &Segment<'_>, position: u64, view: &BatchView<'_>) {
@@ -698,7 +734,10 @@ impl<'a> PartitionCheck<'a> {
     fn end(mut self, log_start: Offset, listing: &Listing, epochs: &EpochCheck<'_>) {
         if let Some(end) = self.expected {
             epochs.end(self.report, end, self.is_clean);
-            self.check_start(log_start, end, epochs);
+            // Where the file of the log start can't be read, the leader epochs are all that says it.
+            if self.start.is_some() {
+                self.check_start(log_start, end, epochs);
+            }
         } else if listing.segments.is_empty() {
             self.expected = Some(log_start);
         }
@@ -710,7 +749,8 @@ impl<'a> PartitionCheck<'a> {
             .partition(&name, (log_start, self.expected), &self.held);
     }
 
-    /// The log start against the log's end and the first leader epoch, which begins there too.
+    /// The log start against the log's end and the first leader epoch, which begins there too: or, where compaction has taken
+    /// the first batches and the epochs were made again of the others, with the first that is left.
     fn check_start(&mut self, log_start: Offset, end: Offset, epochs: &EpochCheck<'_>) {
         let path = self.path.join("log-start");
         if log_start > end {
@@ -721,7 +761,8 @@ impl<'a> PartitionCheck<'a> {
         let Some((_, start)) = epochs.stored.as_ref().and_then(|stored| stored.first()) else {
             return;
         };
-        if *start != log_start && (self.is_clean || *start > log_start) {
+        let first = self.first.unwrap_or(log_start);
+        if *start > log_start.max(first) || (self.is_clean && *start < log_start) {
             let what =
                 format!("the log starts at offset {log_start}, its first leader epoch at {start}");
             let problem = Problem::new(Class::Damage, &path, &what);

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use tally_producer_state::ProducerStates;
 use tally_protocol::{Offset, PartitionId};
 use tally_storage::{
-    Damaged, FileKind, OpenDirError, Part, Repair, SegmentPlan, file_kind, log_path, plan_segment,
-    read_epochs, read_log_start,
+    Damaged, EpochsAround, FileKind, OpenDirError, Part, Repair, SegmentPlan, epochs_of, file_kind,
+    log_path, plan_segment, read_epochs, read_log_start,
 };
 
 use super::report::{Mend, Report};
@@ -44,6 +44,17 @@ struct Step {
 }
 
 impl Step {
+    /// The files that are put aside because the log ends before them: nothing of them is mended.
+    fn goes(&self) -> Vec<PathBuf> {
+        match &self.work {
+            Work::Segment(_, _, behind) => {
+                let behind = behind.iter();
+                behind.map(|name| self.file.with_file_name(name)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether other files of the partition can only be judged when this is done.
     fn is_first(&self) -> bool {
         match &self.work {
@@ -169,6 +180,10 @@ fn said(plan: &SegmentPlan, behind: &[String]) -> Vec<String> {
                 "the batch at position {} gets its offset {offset} back",
                 range.start
             )),
+            Part::Date(range, epoch) => lines.push(format!(
+                "the batch at position {} gets its leader epoch {epoch} back",
+                range.start
+            )),
             Part::Lose(range, offsets) if offsets.is_empty() => lines.push(format!(
                 "{} bytes from position {} are put aside",
                 range.end - range.start,
@@ -186,6 +201,9 @@ fn said(plan: &SegmentPlan, behind: &[String]) -> Vec<String> {
                 offsets.start,
                 offsets.end - 1
             )),
+            Part::Cut(range) if range.is_empty() => {
+                lines.push(format!("the log ends at position {}", range.start));
+            }
             Part::Cut(range) => lines.push(format!(
                 "{} bytes from position {} are put aside, and the log ends there",
                 range.end - range.start,
@@ -253,6 +271,8 @@ fn plan(
         .filter_map(|step| step.partition)
         .collect();
     steps.retain(|step| step.is_first() || step.partition.is_none_or(|id| !first.contains(&id)));
+    let going: BTreeSet<PathBuf> = steps.iter().flat_map(Step::goes).collect();
+    steps.retain(|step| !going.contains(&step.file));
     Ok(steps)
 }
 
@@ -295,6 +315,12 @@ fn step(
             let path = home.join("leader-epoch-checkpoint");
             of(path, Work::Epochs(log.bases(), log.start))
         }
+        (
+            Mend::ByFile,
+            FileKind::OffsetIndex(base)
+            | FileKind::TimeIndex(base)
+            | FileKind::TransactionIndex(base),
+        ) if !log.bases().contains(&base) => of(file.to_owned(), Work::Aside),
         (Mend::ByFile, FileKind::OffsetIndex(base) | FileKind::TimeIndex(base)) => {
             of(log_path(home, base), Work::Indexes(base))
         }
@@ -332,7 +358,21 @@ fn segment(
     let bases = log.bases();
     let next = bases.iter().find(|other| **other > base).copied();
     let unsynced = directory.inspection.unsynced_from(id)?;
-    let path = log_path(&directory.inspection.partition_path(id), base);
+    let home = directory.inspection.partition_path(id);
+    let path = log_path(&home, base);
+    let around = |other: Option<&Offset>| match other {
+        Some(other) => epochs_of(&log_path(&home, *other)),
+        None => Ok(None),
+    };
+    let epochs = EpochsAround {
+        before: around(bases.iter().rfind(|other| **other < base))?.map(|(_, last)| last),
+        after: around(next.as_ref())?.map(|(first, _)| first),
+        stored: std::fs::read(home.join("leader-epoch-checkpoint"))
+            .ok()
+            .and_then(|bytes| read_epochs(&bytes))
+            .unwrap_or_default(),
+        is_all: directory.inspection.is_clean()?,
+    };
     let damaged = Damaged {
         log: &path,
         base,
@@ -340,6 +380,7 @@ fn segment(
         known_end: log.known_end,
         gaps: log.gaps_below > base && next.is_some(),
         keeps: unsynced.is_none_or(|unsynced| base < unsynced),
+        epochs: &epochs,
     };
     let plan = plan_segment(&damaged)?;
     if plan.is_nothing() {

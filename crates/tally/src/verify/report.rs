@@ -218,6 +218,11 @@ impl Report {
         );
     }
 
+    /// What else may mend the problem of a file that was named last.
+    pub(super) fn mended_by(&mut self, file: &Path, mend: Mend) {
+        self.mends.insert((file.to_owned(), mend));
+    }
+
     /// Something worth knowing that is no problem.
     pub(super) fn note(&mut self, file: &Path, what: &str) {
         let file = self.relative(file);

@@ -2,17 +2,16 @@
 //! all. `tally verify log` has to name each file; a start has to serve what is good, name what is not, and never hand out
 //! anything else for good.
 
-use crate::{PROGRAM, files, path, rows, tally, text};
+use crate::{PROGRAM, tally};
 use bytes::Bytes;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use tally_protocol::BatchView;
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::{Broker, offset_file, offsets_of_files};
 use tally_testkit::client::{Client, FetchCall, ProduceCall, Producer};
-use tally_testkit::waiting::wait_for;
+use tally_testkit::offline::{Served, copy, files, path, rows, text};
 use tempfile::TempDir;
 
 const TOPIC: &str = "matrix";
@@ -151,70 +150,6 @@ impl Kind {
     /// Whether the log can do without it.
     pub(crate) fn is_log(self) -> bool {
         matches!(self, Kind::FirstLog | Kind::LastLog)
-    }
-}
-
-/// A broker process whose log is kept.
-pub(crate) struct Served {
-    child: Child,
-    pub(crate) address: String,
-    log: PathBuf,
-}
-
-impl Served {
-    /// Starts a broker on a directory; what it has logged if it ends instead.
-    pub(crate) fn start(data: &Path, durability: &str) -> Result<Served, String> {
-        let beside = data.parent().expect("above");
-        let (port, log) = (beside.join("port"), beside.join("log"));
-        let _none = fs::remove_file(&port).is_err();
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--http", "off"])
-            .args(["--exit-with-parent", "--data", path(data)])
-            .args(["--port-file", path(&port)])
-            .args(["--set", "tally.journal.bytes=4194304"])
-            .args(["--set", &format!("tally.durability={durability}")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("a file"))
-            .spawn()
-            .expect("the broker can be run");
-        let started = wait_for("the port file, or the end", || {
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                assert!(!status.success());
-                return Some(None);
-            }
-            fs::read_to_string(&port).ok().map(Some)
-        });
-        let read = || fs::read_to_string(&log).expect("its log");
-        match started {
-            None => Err(read()),
-            Some(address) => Ok(Served {
-                child,
-                address: address.trim().to_owned(),
-                log,
-            }),
-        }
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).expect("its log")
-    }
-
-    /// Stops it as an operator does; whether it ended well.
-    pub(crate) fn stop(mut self) -> bool {
-        let mut ask = Command::new("kill");
-        let asked = ask.arg(self.child.id().to_string()).status();
-        assert!(asked.expect("kill can be run").success());
-        let status = wait_for("its end", || {
-            self.child.try_wait().expect("a child of ours")
-        });
-        status.success()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _gone = self.child.kill().is_err() || self.child.wait().is_err();
     }
 }
 
@@ -413,14 +348,6 @@ fn is_named(log: &str, file: &Path) -> bool {
     log.contains(path(directory)) || log.lines().any(is_one)
 }
 
-fn copy(from: &Path, to: &Path) {
-    for (name, bytes) in files(from) {
-        let to = to.join(name);
-        fs::create_dir_all(to.parent().expect("below")).expect("made");
-        fs::write(to, bytes).expect("written");
-    }
-}
-
 #[test]
 fn each_damage_of_each_file_is_named_offline() {
     let matrix = Matrix::new(true, "os");
@@ -469,7 +396,7 @@ fn no_damage_is_served_for_good_after_a_kill_in_always() {
 }
 
 fn check_start(matrix: &Matrix) {
-    let served = Served::start(&matrix.data, matrix.durability);
+    let served = Served::start(PROGRAM, &matrix.data, matrix.durability, &[]);
     let served = served.expect("one damaged partition stops no other");
     // Twice: what was made again on the way is used then.
     for _ in 0..2 {
@@ -508,7 +435,7 @@ fn a_damaged_meta_stops_the_start_and_nothing_is_removed() {
             rows(&found, "problem").iter().any(is_meta),
             "{damage:?}: {found}"
         );
-        let Err(log) = Served::start(&data, "os") else {
+        let Err(log) = Served::start(PROGRAM, &data, "os", &[]) else {
             panic!("{damage:?}: it starts");
         };
         assert!(log.contains("meta"), "{damage:?}: {log}");
@@ -525,7 +452,7 @@ fn a_damaged_mark_of_a_clean_stop_costs_a_walk_and_nothing_else() {
         let data = beside.path().join("data");
         copy(&whole.path().join("data"), &data);
         damage.apply(&data.join("clean-shutdown"));
-        let served = Served::start(&data, "os").expect("it starts");
+        let served = Served::start(PROGRAM, &data, "os", &[]).expect("it starts");
         let mut client = Client::connect(&served.address);
         assert_eq!(
             read(&mut client, 0, 0),

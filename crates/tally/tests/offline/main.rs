@@ -8,10 +8,11 @@ use kafka_protocol::messages::InitProducerIdRequest;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use tally_testkit::batches::{Batch, Codec};
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, ProduceCall, Producer, transactional_id};
+use tally_testkit::offline::{files, path, rows, run, text};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tally");
@@ -19,25 +20,7 @@ const TOPIC: &str = "orders";
 
 #[track_caller]
 fn tally(arguments: &[&str]) -> Output {
-    let output = Command::new(PROGRAM)
-        .args(arguments)
-        .output()
-        .expect("tally can be run");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!errors.contains("panicked"), "{arguments:?}: {errors}");
-    output
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-/// The lines of `-o jsonl` of one kind.
-fn rows<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
-    let start = format!("{{\"kind\":\"{kind}\",");
-    text.lines()
-        .filter(|line| line.starts_with(&start))
-        .collect()
+    run(PROGRAM, arguments)
 }
 
 fn init(client: &mut Client, id: &str) -> Producer {
@@ -111,10 +94,6 @@ fn lived() -> Broker {
     assert_eq!(client.commit_offset("others", TOPIC, 1, 5), 0);
     assert_eq!(client.delete_records(TOPIC, 1, 6).0, 0);
     broker
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
 }
 
 #[test]
@@ -281,24 +260,6 @@ fn dump_if_any(data: &Path, target: &str) -> String {
         "jsonl",
     ];
     text(&tally(&arguments))
-}
-
-/// Every file below `root`, by its path from there.
-fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                let name = path.strip_prefix(root).expect("below").to_owned();
-                found.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    found
 }
 
 /// Places where a changed byte says nothing: the process that was there, space for a full disk, the id of a run of the

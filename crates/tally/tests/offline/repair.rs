@@ -1,8 +1,8 @@
 //! `tally verify log --repair` over the damage matrix: afterwards a check finds nothing, a broker opens every partition, and what is not
 //! in the log any more is kept beside it.
 
-use crate::damage::{Kind, Matrix, Served, read};
-use crate::{files, path, rows, tally, text};
+use crate::damage::{Kind, Matrix, read};
+use crate::{PROGRAM, tally};
 use bytes::Bytes;
 use std::fmt::Write as _;
 use std::fs;
@@ -11,6 +11,7 @@ use std::process::Output;
 use tally_protocol::BatchView;
 use tally_testkit::broker::offsets_of_files;
 use tally_testkit::client::Client;
+use tally_testkit::offline::{Served, files, path, rows, text};
 
 /// Whether a batch is one that takes the offsets of others that are lost.
 fn is_empty(batch: &Bytes) -> bool {
@@ -89,7 +90,7 @@ fn check(is_clean: bool, durability: &'static str) {
     assert_eq!(again.status.code(), Some(code));
 
     let kept = kept(&matrix.data);
-    let served = Served::start(&matrix.data, durability).expect("it starts");
+    let served = Served::start(PROGRAM, &matrix.data, durability, &[]).expect("it starts");
     check_reads(&matrix, is_clean, &served, &kept);
     assert!(served.stop());
     let after = tally(&[&asked[..], &["--deep"]].concat());
@@ -176,7 +177,7 @@ fn a_repair_with_a_damaged_meta_changes_nothing() {
 #[test]
 fn a_repair_leaves_a_running_broker_alone() {
     let matrix = Matrix::whole();
-    let served = Served::start(&matrix.data, "os").expect("it starts");
+    let served = Served::start(PROGRAM, &matrix.data, "os", &[]).expect("it starts");
     let repaired = tally(&["verify", "log", path(&matrix.data), "--repair"]);
     assert_eq!(repaired.status.code(), Some(6));
     assert!(served.stop());

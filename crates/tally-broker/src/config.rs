@@ -244,7 +244,9 @@ pub struct BrokerConfig {
     /// `transaction.two.phase.commit.enable` (KIP-939).
     pub two_phase_commit: bool,
     /// `tally.transaction.monitor.interval.ms` (B-17).
-    pub transaction_monitor_interval_ms: u64,
+    pub monitor_interval_ms: u64,
+    /// `tally.transaction.monitor.late.ms` (B-17).
+    pub monitor_late_ms: u64,
     /// `tally.guard.ordered.sessions` (D-8).
     pub guard_ordered_sessions: bool,
     /// `tally.clamp.replication.factor`.
@@ -373,8 +375,8 @@ impl BrokerConfig {
             unstable_api_versions: values.boolean("unstable.api.versions.enable")
                 || values.boolean("transaction.two.phase.commit.enable"),
             two_phase_commit: values.boolean("transaction.two.phase.commit.enable"),
-            transaction_monitor_interval_ms: values
-                .unsigned("tally.transaction.monitor.interval.ms"),
+            monitor_interval_ms: values.unsigned("tally.transaction.monitor.interval.ms"),
+            monitor_late_ms: values.unsigned("tally.transaction.monitor.late.ms"),
             guard_ordered_sessions: values.boolean("tally.guard.ordered.sessions"),
             clamp_replication_factor: values.boolean("tally.clamp.replication.factor"),
             num_partitions: values.int("num.partitions"),

@@ -100,6 +100,7 @@ pub const BROKER: &[Property] = properties! {
     "tally.produce.validation": String = "full", OneOf(&["full", "header"]), honoured; "How closely a record batch is looked at. `full`: as Kafka does, compressed batches included. `header` is not built yet and is refused."
     "tally.shards": Int = "0", Between(0, 1024), honoured; "Shards that the partitions are spread over; 0 chooses by the number of cores."
     "tally.transaction.monitor.interval.ms": Long = "60000", at_least(1), honoured; "How often open transactions are looked at: those open for longer than any timeout are logged, and those that no coordinator holds are aborted at the second look. Milliseconds."
+    "tally.transaction.monitor.late.ms": Long = "300000", at_least(0), honoured; "An open transaction is logged as late (W2108) when it has been open for so much longer than transaction.max.timeout.ms. Milliseconds."
     "tally.transaction.version": Short = "2", Between(0, 2), honoured; "Level of the finalized feature transaction.version: 2 lets new clients use the transaction protocol of KIP-890, 0 and 1 do not. What UpdateFeatures has set is stronger."
     "add.partitions.to.txn.retry.backoff.max.ms": Int = "100", at_least(0), ignored; "Tally adds partitions to a transaction without a round trip between brokers."
     "add.partitions.to.txn.retry.backoff.ms": Int = "20", at_least(1), ignored; "Tally adds partitions to a transaction without a round trip between brokers."

@@ -1,7 +1,7 @@
 //! The monitor of transactions (B-17): counts and logs those that are open for too long, and ends those that nobody else will.
 //!
-//! A transaction is *late* when it has been seen open for longer than `transaction.max.timeout.ms` and five minutes, more than
-//! any client can ask for. It *hangs* when no coordinator holds its producer, epoch and partition. The rules leave no way to
+//! A transaction is *late* when it has been seen open for longer than `transaction.max.timeout.ms`, more than which no client can
+//! ask for, and a while (`tally.transaction.monitor.late.ms`). It *hangs* when no coordinator holds its producer, epoch and partition. The rules leave no way to
 //! that (V-5), so it is the trace of a fault: it is logged as an error and aborted, because until then no reader of
 //! read_committed gets past it.
 //!
@@ -15,24 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tally_shard::{OpenTransaction, Owed};
 
-/// Beyond the longest timeout a client may ask for.
-const LATE_AFTER_TIMEOUT_MS: u64 = 300_000;
-
 /// What the monitor is run with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchSettings {
     /// How often it looks.
     interval: Duration,
-    /// `transaction.max.timeout.ms`.
-    transaction_max_timeout_ms: i32,
+    /// From when on a transaction is late.
+    late_after_ms: u64,
 }
 
 impl WatchSettings {
     /// As the broker's properties say.
     pub(crate) fn of(config: &BrokerConfig) -> WatchSettings {
+        let timeout_ms = u64::try_from(config.transaction_max_timeout_ms).unwrap_or(0);
         WatchSettings {
-            interval: Duration::from_millis(config.transaction_monitor_interval_ms),
-            transaction_max_timeout_ms: config.transaction_max_timeout_ms,
+            interval: Duration::from_millis(config.monitor_interval_ms),
+            late_after_ms: timeout_ms.saturating_add(config.monitor_late_ms),
         }
     }
 }
@@ -54,8 +52,6 @@ struct Watch {
 
 /// Looks at all transactions again and again, as long as the broker runs.
 pub(crate) async fn run(shards: Arc<Shards>, settings: WatchSettings) {
-    let timeout_ms = u64::try_from(settings.transaction_max_timeout_ms).unwrap_or(0);
-    let late_after_ms = timeout_ms.saturating_add(LATE_AFTER_TIMEOUT_MS);
     let mut watch = Watch::default();
     while !shards.is_stopping() {
         tokio::time::sleep(settings.interval).await;
@@ -65,7 +61,7 @@ pub(crate) async fn run(shards: Arc<Shards>, settings: WatchSettings) {
         for hanging in watch.look(now_ms, open, || shards.held_transactions()) {
             end(&shards, &hanging);
         }
-        for late in watch.newly_late(now_ms, late_after_ms) {
+        for late in watch.newly_late(now_ms, settings.late_after_ms) {
             tell_of_late(&late);
         }
     }
@@ -76,11 +72,11 @@ fn end(shards: &Shards, hanging: &OpenTransaction) {
     let (partition, at) = (hanging.partition, hanging.first_offset);
     match shards.abort_hanging(hanging) {
         Ok(true) => {
-            tracing::error!(code = "TXN-HANGING", %partition, producer, epoch, %at, "transaction that no coordinator knows aborted");
+            tracing::error!(%partition, producer, epoch, %at, "E2107 txn.hanging: transaction that no coordinator knows aborted");
         }
         Ok(false) => {}
         Err(code) => {
-            tracing::error!(code = "TXN-HANGING", %partition, producer, epoch, %at, ?code, "transaction that no coordinator knows can't be aborted yet");
+            tracing::error!(%partition, producer, epoch, %at, ?code, "E2107 txn.hanging: transaction that no coordinator knows can't be aborted yet");
         }
     }
 }
@@ -139,7 +135,7 @@ impl Watch {
 fn tell_of_late(late: &OpenTransaction) {
     let (producer, epoch) = (late.producer_id.0, late.producer_epoch.0);
     let (partition, at) = (late.partition, late.first_offset);
-    tracing::warn!(code = "TXN-LATE", %partition, producer, epoch, %at, "transaction open for longer than any timeout");
+    tracing::warn!(%partition, producer, epoch, %at, "W2108 txn.late: transaction open for longer than any timeout");
 }
 
 #[cfg(test)]

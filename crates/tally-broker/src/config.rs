@@ -32,7 +32,7 @@ pub use self::describe::{
 };
 pub use self::dynamic::{
     Alteration, BrokerScope, CHANGEABLE, Change, ChangeError, Dynamic, Operation, change,
-    check_broker_changes, is_changeable,
+    check_broker_changes, check_min_insync, is_changeable,
 };
 pub use self::environment::{FromEnvironment, read_environment};
 pub use self::file::read_properties;

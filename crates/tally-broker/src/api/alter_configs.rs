@@ -30,7 +30,7 @@ pub(crate) fn handle(node: &Node, request: AlterConfigsRequest) -> AlterConfigsR
             })
             .collect();
         let outcome = if twice.contains(&named) {
-            Err(altering::refuse_twice())
+            Err(altering::refuse_twice(&resource.resource_name))
         } else {
             altering::alter(node, named, Alteration::All(&changes), mode)
         };

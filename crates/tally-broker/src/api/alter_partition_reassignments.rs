@@ -45,19 +45,23 @@ fn check(
     topic: &str,
     wanted: &ReassignablePartition,
 ) -> Result<(), (ErrorCode, String)> {
+    // The row says of which partition; a name in each sentence would make a small request a large answer.
     let index = wanted.partition_index;
     if node.metadata.partition_id(topic, index).is_none() {
-        let message = format!("there is no partition {index} of a topic {topic}");
+        let message = "there is no such partition".to_owned();
         return Err((ErrorCode::UnknownTopicOrPartition, message));
     }
     match wanted.replicas.as_deref() {
         None => {
-            let message = "there is no reassignment to cancel".to_owned();
+            let message = "it is not being reassigned: there is nothing to cancel".to_owned();
             Err((ErrorCode::NoReassignmentInProgress, message))
         }
         Some([id]) if id.0 == node.config.node_id => Ok(()),
         Some(_) => {
-            let message = format!("the replicas must be broker {} alone", node.config.node_id);
+            let message = format!(
+                "the replicas must be broker {} alone, the only one there is",
+                node.config.node_id
+            );
             Err((ErrorCode::InvalidReplicaAssignment, message))
         }
     }

@@ -36,9 +36,9 @@ pub(crate) fn named_twice<'a>(
 }
 
 /// The refusal of a resource that is named twice.
-pub(crate) fn refuse_twice() -> Refusal {
-    let message = "the request names this resource twice";
-    (ErrorCode::InvalidRequest, message.to_owned())
+pub(crate) fn refuse_twice(name: &str) -> Refusal {
+    let message = format!("the request names {name:?} more than once: name it once");
+    (ErrorCode::InvalidRequest, message)
 }
 
 /// Changes a resource's settings.
@@ -49,8 +49,7 @@ pub(crate) fn alter(
     mode: AlterMode,
 ) -> Result<(), Refusal> {
     if name.is_empty() && [TOPIC, GROUP, CLIENT_METRICS].contains(&kind) {
-        let message = "the name is empty, and there are no defaults for all of them".to_owned();
-        return Err((ErrorCode::InvalidRequest, message));
+        return Err(needs_name(kind));
     }
     let resource = |kind| {
         waiting_for_the_disk(|| node.metadata.alter_resource((kind, name), mode, alteration))
@@ -77,9 +76,17 @@ pub(crate) fn alter(
     outcome.map_err(|error: AlterError| (error.code(), error.to_string()))
 }
 
+/// The refusal of a resource without a name: only all brokers have defaults in common.
+pub(crate) fn needs_name(kind: i8) -> Refusal {
+    let message = format!("the name of a resource of type {kind} is empty: give one");
+    (ErrorCode::InvalidRequest, message)
+}
+
 /// The refusal of a resource type that does not exist.
 pub(crate) fn unknown_type(kind: i8) -> Refusal {
-    let message = format!("resource type {kind} does not exist");
+    let message = format!(
+        "resource type {kind} does not exist; there are 2 (topic), 4 (broker), 8 (broker logger), 16 (client metrics) and 32 (group)"
+    );
     (ErrorCode::InvalidRequest, message)
 }
 
@@ -97,11 +104,13 @@ pub(crate) fn check_own_id(node: &Node, name: &str) -> Result<(), Refusal> {
     match name.parse::<i32>() {
         Ok(id) if id == me => Ok(()),
         Ok(_) => {
-            let message = format!("broker {name} asked, this is broker {me}");
+            let message = format!("broker {name} asked, this is broker {me}: ask for that");
             Err((ErrorCode::InvalidRequest, message))
         }
         Err(_) => {
-            let message = format!("a broker is named by its number, and {name:?} is none");
+            let message = format!(
+                "a broker is named by its number, and {name:?} is none: this is broker {me}"
+            );
             Err((ErrorCode::InvalidRequest, message))
         }
     }
@@ -156,12 +165,14 @@ fn alter_loggers(
     for change in changes {
         let invalid = |what: &str| (ErrorCode::InvalidRequest, format!("{} {what}", change.name));
         if !seen.insert(change.name) {
-            return Err(invalid("is named twice"));
+            return Err(invalid("is named twice: name it once"));
         }
         levels.push(match (change.operation, change.value) {
             (Operation::Delete, _) => (change.name, None),
             (Operation::Set, Some(level)) => (change.name, Some(level)),
-            (Operation::Set, None) => return Err(invalid("has no value")),
+            (Operation::Set, None) => {
+                return Err(invalid("has no value: give a level, or delete it"));
+            }
             (Operation::Append | Operation::Subtract, _) => {
                 return Err(invalid("is a logger: its level can be set or deleted"));
             }

@@ -9,6 +9,7 @@ use kafka_protocol::messages::consumer_group_describe_response::{
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_groups::{ConsumerGroupDescription, ConsumerMemberDescription};
 use tally_protocol::ErrorCode;
@@ -27,7 +28,10 @@ pub(crate) async fn handle(
     request: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
     let mut response = ConsumerGroupDescribeResponse::default();
-    for group in &request.group_ids {
+    // Named twice is answered once: a few bytes must not ask for all members again and again.
+    let mut seen = BTreeSet::new();
+    let groups = request.group_ids.iter();
+    for group in groups.filter(|group| seen.insert(*group)) {
         let mut row = match look(node, group).await {
             Ok(found) => described(node, version, found),
             Err(code) => refused(code, group),

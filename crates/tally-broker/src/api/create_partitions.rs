@@ -21,8 +21,7 @@ pub(crate) fn handle(node: &Node, request: CreatePartitionsRequest) -> CreatePar
     let topics = topics.filter(|topic| answered.insert(topic.name.as_str()));
     let results = topics.map(|topic| {
         let outcome = if twice.contains(topic.name.as_str()) {
-            let message = "the request names this topic twice".to_owned();
-            Err((ErrorCode::InvalidRequest, message))
+            Err((ErrorCode::InvalidRequest, topics::named_twice(&topic.name)))
         } else {
             one(node, topic, request.validate_only)
         };
@@ -52,7 +51,8 @@ fn one(node: &Node, wanted: &CreatePartitionsTopic, validate_only: bool) -> Resu
                 .all(|ids| matches!(ids, [id] if id.0 == node.config.node_id));
         if !sound {
             let message = format!(
-                "{added} assignments are needed, one for each new partition, each broker {} alone",
+                "topic {}: {added} assignments are needed, one for each new partition, each broker {} alone",
+                wanted.name.as_str(),
                 node.config.node_id
             );
             return Err((ErrorCode::InvalidReplicaAssignment, message));

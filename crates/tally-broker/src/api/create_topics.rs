@@ -53,13 +53,10 @@ pub(crate) fn handle(
         .filter(|topic| answered.insert(topic.name.as_str()))
         .map(|topic| {
             let outcome = if twice.contains(topic.name.as_str()) {
-                Err((
-                    ErrorCode::InvalidRequest,
-                    "the request names this topic twice".to_owned(),
-                ))
+                Err((ErrorCode::InvalidRequest, topics::named_twice(&topic.name)))
             } else if partitions > NEW_PARTITIONS_MAX {
                 let message = format!(
-                    "{partitions} new partitions in one request, allowed are {NEW_PARTITIONS_MAX}"
+                    "{partitions} new partitions in one request, allowed are {NEW_PARTITIONS_MAX}: create fewer at a time"
                 );
                 Err((ErrorCode::PolicyViolation, message))
             } else {
@@ -117,7 +114,10 @@ fn partition_count(node: &Node, topic: &CreatableTopic) -> i32 {
 fn plan(node: &Node, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> {
     let name = wanted.name.as_str();
     if name == "__cluster_metadata" {
-        return Err((ErrorCode::InvalidRequest, format!("{name} is reserved")));
+        return Err((
+            ErrorCode::InvalidRequest,
+            format!("the name {name} is reserved; choose another name"),
+        ));
     }
     node.metadata
         .check_new_name(name)
@@ -141,23 +141,21 @@ fn plan(node: &Node, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> {
     })
 }
 
+/// In Kafka's order: a factor that is none, a count that is none, a factor that there are too few brokers for.
 fn check_counts(node: &Node, wanted: &CreatableTopic, partition_count: i32) -> Result<(), Refusal> {
-    if partition_count < 1 {
+    let (name, replicas) = (wanted.name.as_str(), wanted.replication_factor);
+    let too_many = replicas > 1 && !node.config.clamp_replication_factor;
+    let is_factor = replicas == -1 || replicas >= 1;
+    if is_factor && partition_count < 1 {
         let message = format!(
-            "{} partitions asked; give 1 or more, or -1 for the broker's default",
+            "topic {name}: {} partitions asked; give 1 or more, or -1 for the broker's default",
             wanted.num_partitions
         );
         return Err((ErrorCode::InvalidPartitions, message));
     }
-    let replicas = wanted.replication_factor;
-    let refused = match replicas {
-        -1 | 1 => false,
-        2.. => !node.config.clamp_replication_factor,
-        _ => true,
-    };
-    if refused {
+    if !is_factor || too_many {
         let message = format!(
-            "replication factor {replicas} asked, and there is 1 broker; give 1, or -1 for the broker's default"
+            "topic {name}: replication factor {replicas} asked, and there is 1 broker; give 1, or -1 for the broker's default"
         );
         return Err((ErrorCode::InvalidReplicationFactor, message));
     }
@@ -166,9 +164,11 @@ fn check_counts(node: &Node, wanted: &CreatableTopic, partition_count: i32) -> R
 
 fn check_assignments(node: &Node, wanted: &CreatableTopic) -> Result<(), Refusal> {
     if wanted.num_partitions != -1 || wanted.replication_factor != -1 {
-        let message =
-            "with assignments the number of partitions and the replication factor must be -1";
-        return Err((ErrorCode::InvalidRequest, message.to_owned()));
+        let message = format!(
+            "topic {}: with assignments the number of partitions and the replication factor must be -1",
+            wanted.name.as_str()
+        );
+        return Err((ErrorCode::InvalidRequest, message));
     }
     let mut indexes: Vec<i32> = wanted
         .assignments
@@ -188,7 +188,8 @@ fn check_assignments(node: &Node, wanted: &CreatableTopic) -> Result<(), Refusal
         return Ok(());
     }
     let message = format!(
-        "assignments must name partitions 0, 1, ... once each, on broker {}",
+        "topic {}: assignments must name partitions 0, 1, ... once each, on broker {}",
+        wanted.name.as_str(),
         node.config.node_id
     );
     Err((ErrorCode::InvalidReplicaAssignment, message))
@@ -202,6 +203,7 @@ fn result(
 ) -> CreatableTopicResult {
     let mut result = CreatableTopicResult::default();
     result.name = wanted.name.clone();
+    result.error_message = None;
     match outcome {
         Ok(made) => {
             result.topic_id = made

@@ -2,7 +2,7 @@
 
 use crate::api::Node;
 use crate::api::topics::{self, text, topic_name};
-use crate::metadata::Topic;
+use crate::metadata::{Topic, base64url};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
@@ -25,17 +25,20 @@ pub(crate) fn handle(
             .map(|name| DeleteTopicState::default().with_name(Some(name)))
             .collect()
     };
-    let mut mentions: BTreeMap<Key<'_>, usize> = BTreeMap::new();
-    for topic in &wanted {
-        *mentions.entry(key(topic)).or_default() += 1;
+    // Before any is deleted: the same topic may be there by its name and by its id.
+    let keys: Vec<Key> = wanted.iter().map(|topic| key(node, topic)).collect();
+    let mut mentions: BTreeMap<&Key, usize> = BTreeMap::new();
+    for key in &keys {
+        *mentions.entry(key).or_default() += 1;
     }
     let responses = wanted
         .iter()
-        .map(|topic| {
-            let outcome = if mentions.get(&key(topic)).is_some_and(|count| *count > 1) {
+        .zip(&keys)
+        .map(|(topic, key)| {
+            let outcome = if mentions.get(key).is_some_and(|count| *count > 1) {
                 Err((
                     ErrorCode::InvalidRequest,
-                    "the request names this topic twice".to_owned(),
+                    topics::named_twice(&named(topic)),
                 ))
             } else {
                 one(node, version, topic)
@@ -46,13 +49,27 @@ pub(crate) fn handle(
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-/// What makes two topics of a request the same.
-type Key<'a> = (Option<&'a str>, Option<Uuid>);
+/// What makes two topics of a request the same: the name, or the id of what has none.
+type Key = (Option<Arc<str>>, Option<Uuid>);
 
-fn key(topic: &DeleteTopicState) -> Key<'_> {
+fn key(node: &Node, topic: &DeleteTopicState) -> Key {
     match &topic.name {
-        Some(name) => (Some(name.as_str()), None),
-        None => (None, Some(topic.topic_id)),
+        Some(name) => (Some(Arc::from(name.as_str())), None),
+        None => {
+            let id = TopicId(topic.topic_id.into_bytes());
+            match node.metadata.topic_by_id(id) {
+                Some(known) => (Some(Arc::clone(&known.name)), None),
+                None => (None, Some(topic.topic_id)),
+            }
+        }
+    }
+}
+
+/// How the request calls the topic.
+fn named(topic: &DeleteTopicState) -> String {
+    match &topic.name {
+        Some(name) => name.as_str().to_owned(),
+        None => base64url(topic.topic_id.into_bytes()),
     }
 }
 
@@ -65,7 +82,11 @@ fn one(node: &Node, version: i16, wanted: &DeleteTopicState) -> Outcome {
         } else {
             ErrorCode::InvalidRequest
         };
-        return Err((code, "delete.topic.enable is false".to_owned()));
+        let message = format!(
+            "topic {} stays, because delete.topic.enable is false: start the broker with true to delete topics",
+            named(wanted)
+        );
+        return Err((code, message));
     }
     let name: Arc<str> = match (&wanted.name, wanted.topic_id.is_nil()) {
         (Some(name), true) => Arc::from(name.as_str()),
@@ -74,13 +95,14 @@ fn one(node: &Node, version: i16, wanted: &DeleteTopicState) -> Outcome {
             .topic_by_id(TopicId(wanted.topic_id.into_bytes()))
         {
             Some(topic) => Arc::clone(&topic.name),
-            None => return Err((ErrorCode::UnknownTopicId, "no topic has this id".to_owned())),
+            None => {
+                let message = format!("there is no topic with the id {}", named(wanted));
+                return Err((ErrorCode::UnknownTopicId, message));
+            }
         },
         _ => {
-            return Err((
-                ErrorCode::InvalidRequest,
-                "give either a name or an id".to_owned(),
-            ));
+            let message = "a topic is named by its name or by its id: give one of them".to_owned();
+            return Err((ErrorCode::InvalidRequest, message));
         }
     };
     topics::delete(node, &name).map_err(|error| (error.code(), error.to_string()))

@@ -3,7 +3,8 @@
 
 use crate::api::Node;
 use crate::api::altering::{
-    BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC, broker_scope, check_own_id, unknown_type,
+    BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC, broker_scope, check_own_id, needs_name,
+    unknown_type,
 };
 use crate::api::topics::text;
 use crate::config::{
@@ -57,11 +58,17 @@ fn describe(
     result.resource_name = resource.resource_name.clone();
     match entries(node, resource) {
         Ok(entries) => {
-            let keys = resource.configuration_keys.as_deref();
+            // A set: a request may bring millions of them. None are all, as to Kafka.
+            let keys: Option<BTreeSet<&str>> = resource
+                .configuration_keys
+                .as_ref()
+                .filter(|keys| !keys.is_empty())
+                .map(|keys| keys.iter().map(|key| key.as_str()).collect());
             result.configs = entries
                 .iter()
                 .filter(|entry| {
-                    keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
+                    keys.as_ref()
+                        .is_none_or(|keys| keys.contains(entry.name.as_str()))
                 })
                 .map(|entry| property(entry, shown))
                 .collect();
@@ -81,7 +88,7 @@ fn entries(
     let name = resource.resource_name.as_str();
     let config = node.metadata.config();
     if name.is_empty() && [GROUP, CLIENT_METRICS, BROKER_LOGGER].contains(&resource.resource_type) {
-        return Err((ErrorCode::InvalidRequest, "the name is empty".to_owned()));
+        return Err(needs_name(resource.resource_type));
     }
     let own = |kind: ResourceKind| {
         let own = node.metadata.resource(kind, name);

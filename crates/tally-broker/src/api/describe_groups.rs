@@ -4,6 +4,7 @@ use crate::api::Node;
 use crate::api::topics::{OPERATIONS_NOT_ASKED, text};
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally_groups::{GroupDescription, MemberDescription};
 use tally_protocol::ErrorCode;
@@ -22,7 +23,9 @@ pub(crate) async fn handle(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let mut response = DescribeGroupsResponse::default();
-    for group in &request.groups {
+    // Named twice is answered once: a few bytes must not ask for all members again and again.
+    let mut seen = BTreeSet::new();
+    for group in request.groups.iter().filter(|group| seen.insert(*group)) {
         let mut row = match look(node, group).await {
             Ok(Some(found)) => described(version, found),
             Ok(None) => dead(version, group),

@@ -9,6 +9,7 @@ use kafka_protocol::messages::describe_producers_response::{
 use kafka_protocol::messages::{
     DescribeProducersRequest, DescribeProducersResponse, ProducerId as WireProducerId,
 };
+use std::collections::BTreeSet;
 use tally_producer_state::ProducerDescription;
 use tally_protocol::ErrorCode;
 use tally_shard::{ShardMessage, ShardReply};
@@ -18,10 +19,13 @@ pub(crate) async fn handle(
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
     let mut response = DescribeProducersResponse::default();
+    // Named twice is answered once: a few bytes must not ask for all producers again and again.
+    let mut seen = BTreeSet::new();
     for topic in &request.topics {
         let mut result = TopicResponse::default();
         result.name = topic.name.clone();
-        for &index in &topic.partition_indexes {
+        let indexes = topic.partition_indexes.iter();
+        for &index in indexes.filter(|index| seen.insert((topic.name.as_str(), **index))) {
             let mut row = PartitionResponse::default();
             row.partition_index = index;
             row.error_message = None;
@@ -48,10 +52,14 @@ async fn producers(
 ) -> Result<Vec<ProducerDescription>, (ErrorCode, String)> {
     let Some(id) = node.metadata.partition_id(topic, index) else {
         return Err(match check_topic_name(topic) {
-            Err(error) => (ErrorCode::InvalidTopicException, error.to_string()),
+            // The row says of which partition; a name in each sentence would make a small request a large answer.
+            Err(_) => (
+                ErrorCode::InvalidTopicException,
+                "no topic may have that name".to_owned(),
+            ),
             Ok(()) => (
                 ErrorCode::UnknownTopicOrPartition,
-                format!("there is no partition {index} of a topic {topic}"),
+                "there is no such partition".to_owned(),
             ),
         });
     };

@@ -30,24 +30,28 @@ pub(crate) fn handle(
     }
     for topic in request.topic_partitions.iter().flatten() {
         let rows = topic.partitions.iter().map(|&index| {
+            // The row says of which partition; a name in each sentence would make a small request a large answer.
             let (code, message) = match node.metadata.partition_id(&topic.topic, index) {
                 _ if !is_type => (
                     ErrorCode::InvalidRequest,
-                    "election types are 0 (the preferred replica) and 1 (any)",
+                    format!(
+                        "election type {} asked; there are 0 (the preferred replica) and 1 (any)",
+                        request.election_type
+                    ),
                 ),
                 Some(_) => (
                     ErrorCode::ElectionNotNeeded,
-                    "the only replica is the leader",
+                    "the only replica is the leader already".to_owned(),
                 ),
                 None => (
                     ErrorCode::UnknownTopicOrPartition,
-                    "there is no such partition",
+                    "there is no such partition".to_owned(),
                 ),
             };
             PartitionResult::default()
                 .with_partition_id(index)
                 .with_error_code(code.code())
-                .with_error_message(Some(text(message)))
+                .with_error_message(Some(text(&message)))
         });
         let result = ReplicaElectionResult::default()
             .with_topic(topic.topic.clone())

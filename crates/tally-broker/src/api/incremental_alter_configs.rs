@@ -25,7 +25,7 @@ pub(crate) fn handle(
     let rows = request.resources.iter().map(|resource| {
         let outcome = if twice.contains(&(resource.resource_type, resource.resource_name.as_str()))
         {
-            Err(altering::refuse_twice())
+            Err(altering::refuse_twice(&resource.resource_name))
         } else {
             one(node, resource, mode)
         };
@@ -48,7 +48,9 @@ fn one(node: &Node, resource: &AlterConfigsResource, mode: AlterMode) -> Result<
         let name = config.name.as_str();
         let code = config.config_operation;
         let Some(operation) = Operation::of_code(code) else {
-            let message = format!("{name}: there is no operation {code}");
+            let message = format!(
+                "{name}: there is no operation {code}; 0 sets, 1 deletes, 2 appends, 3 subtracts"
+            );
             return Err((ErrorCode::InvalidRequest, message));
         };
         changes.push(Change {

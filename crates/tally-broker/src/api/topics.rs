@@ -29,6 +29,11 @@ pub(crate) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text[..end].to_owned())
 }
 
+/// Why a topic that a request names more than once is refused.
+pub(crate) fn named_twice(name: &str) -> String {
+    format!("the request names topic {name} more than once: name it once")
+}
+
 /// A topic's name for the codec crate.
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))

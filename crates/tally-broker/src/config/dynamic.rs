@@ -160,14 +160,22 @@ impl<'a> Alteration<'a> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// A property is named twice.
-    #[error("{0} is named twice")]
+    #[error("{0} is named twice: name it once")]
     Twice(String),
     /// Nothing to set, append or take away.
-    #[error("{0} has no value")]
+    #[error("{0} has no value: give one, or delete it")]
     Null(String),
     /// Append and subtract are for lists.
     #[error("{0} is not a list: it can be set or deleted, not appended to or subtracted from")]
     NotAList(String),
+    /// All brokers have it in common.
+    #[error(
+        "min.insync.replicas cannot be changed for one broker: set it for all brokers (with an empty name), or for a topic"
+    )]
+    OneBrokersMinInsync,
+    /// All brokers always have it.
+    #[error("min.insync.replicas cannot be deleted for all brokers: set it to 1, the default")]
+    NoMinInsync,
     /// It holds from start to stop.
     #[error("{0} cannot be changed at run time: give it at start")]
     Static(String),
@@ -194,6 +202,7 @@ pub enum ChangeError {
     Config(#[from] ConfigError),
 }
 
+const MIN_INSYNC: &str = "min.insync.replicas";
 /// Longest value: what a string of the oldest requests can carry (11.5).
 const VALUE_BYTES_MAX: usize = 32_767;
 
@@ -273,6 +282,25 @@ pub fn check_broker_changes(changes: &[Change<'_>]) -> Result<(), ChangeError> {
         }
     }
     Ok(())
+}
+
+/// What `min.insync.replicas` may be changed to, where KIP-966 has its rule: one value for all brokers, which is always there.
+pub fn check_min_insync(
+    scope: BrokerScope,
+    alteration: Alteration<'_>,
+    own: &Overrides,
+) -> Result<(), ChangeError> {
+    let changes = alteration.changes();
+    let change = changes.iter().find(|one| one.name == MIN_INSYNC);
+    let is_left_out = matches!(alteration, Alteration::All(_)) && own.contains_key(MIN_INSYNC);
+    match (scope, change) {
+        (BrokerScope::Own, Some(_)) => Err(ChangeError::OneBrokersMinInsync),
+        (BrokerScope::Cluster, Some(one)) if one.operation == Operation::Delete => {
+            Err(ChangeError::NoMinInsync)
+        }
+        (BrokerScope::Cluster, None) if is_left_out => Err(ChangeError::NoMinInsync),
+        _ => Ok(()),
+    }
 }
 
 /// Checks settings of the run time by their rows.
@@ -390,10 +418,13 @@ mod tests {
                 "retention.ms is not a list: it can be set or deleted, not appended to or subtracted from",
             ),
         );
-        check(&[(policy, Set, None)], Err("cleanup.policy has no value"));
+        check(
+            &[(policy, Set, None)],
+            Err("cleanup.policy has no value: give one, or delete it"),
+        );
         check(
             &[(policy, Set, Some("x")), (policy, Delete, None)],
-            Err("cleanup.policy is named twice"),
+            Err("cleanup.policy is named twice: name it once"),
         );
     }
 

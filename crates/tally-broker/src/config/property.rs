@@ -184,6 +184,8 @@ pub fn closest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Optio
     // A quarter of the letters may differ: further apart a suggestion is a guess.
     let limit = (unknown.len() / 4).max(2);
     known
+        // As many letters as one is longer are inserted at least. A name may have 32 KiB, and a request thousands of them.
+        .filter(|name| name.len().abs_diff(unknown.len()) <= limit)
         .map(|name| (edit_distance(unknown, name), name))
         .filter(|(distance, _)| *distance <= limit)
         .min()
@@ -296,5 +298,6 @@ mod tests {
         assert_eq!(closest("num.partition"), Some("num.partitions"));
         assert_eq!(closest("nmu.partitions"), Some("num.partitions"));
         assert_eq!(closest("something.else.entirely"), None);
+        assert_eq!(closest(&"num.partitions".repeat(2000)), None);
     }
 }

@@ -63,8 +63,37 @@ impl ResourceKind {
                 reason,
             })?;
         }
-        Ok(())
+        match self {
+            ResourceKind::ClientMetrics => Ok(()),
+            ResourceKind::Group => check_sessions(own, broker),
+        }
     }
+}
+
+/// Who reports once a session at most is taken for gone: a session is longer than the time between two heartbeats.
+fn check_sessions(own: &Overrides, broker: &Values) -> Result<(), ChangeError> {
+    for kind in ["consumer", "share", "streams"] {
+        let session = format!("{kind}.session.timeout.ms");
+        let heartbeat = format!("{kind}.heartbeat.interval.ms");
+        if !own.contains_key(&session) && !own.contains_key(&heartbeat) {
+            continue;
+        }
+        let of = |name: &String| {
+            let inherited = || broker.text(&format!("group.{name}")).map(str::to_owned);
+            let value = own.get(name).cloned().or_else(inherited)?;
+            value.parse::<i64>().ok()
+        };
+        if let (Some(longest), Some(between)) = (of(&session), of(&heartbeat))
+            && longest <= between
+        {
+            return Err(ChangeError::Invalid {
+                name: session,
+                value: longest.to_string(),
+                reason: format!("must be more than {heartbeat} {between}"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What a subscription may match clients by.

@@ -95,7 +95,7 @@ pub enum TopicConfigError {
         reason: String,
     },
     /// A property without a value.
-    #[error("{name} has no value")]
+    #[error("{name} has no value: give one, or leave it out")]
     Null {
         /// The property.
         name: String,

@@ -7,16 +7,20 @@ const NAME_CHARS_MAX: usize = 249;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum NameError {
     /// Nothing, or one of the names of directories.
-    #[error("a topic cannot be called {0:?}")]
+    #[error("a topic cannot be called {0:?}; choose another name")]
     Reserved(String),
     /// Too long.
-    #[error("a topic name has at most {NAME_CHARS_MAX} characters, this one {0}")]
+    #[error(
+        "a topic name has at most {NAME_CHARS_MAX} characters, this one {0}: choose a shorter one"
+    )]
     TooLong(usize),
     /// A character that is not allowed.
     #[error("topic name {0:?}: only letters, digits, '.', '_' and '-' are allowed")]
     Character(String),
     /// Dots and underscores are the same in the names of metrics.
-    #[error("topic {name} differs from {other} only in '.' and '_'")]
+    #[error(
+        "topic {name} differs from {other} only in '.' and '_', which metrics do not tell apart; choose another name"
+    )]
     Collides {
         /// The new name.
         name: String,
@@ -46,7 +50,7 @@ pub(super) fn canonical(name: &str) -> String {
 }
 
 /// Sixteen bytes as 22 characters of base64url without padding, the form of cluster ids.
-pub(super) fn base64url(bytes: [u8; 16]) -> String {
+pub(crate) fn base64url(bytes: [u8; 16]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let number = u128::from_be_bytes(bytes);
     // 128 bits are 21 groups of six and a last one of two, which is filled up with zeros.

@@ -20,7 +20,7 @@ use super::{Metadata, NameError, OpenError, Topic, names, record};
 use crate::config::properties::topic_property;
 use crate::config::{
     Alteration, BrokerConfig, BrokerScope, ChangeError, Dynamic, Overrides, ResourceKind,
-    TopicConfig, TopicConfigError, change, check_broker_changes,
+    TopicConfig, TopicConfigError, change, check_broker_changes, check_min_insync,
 };
 
 const PREFIX: &str = "config/";
@@ -238,6 +238,7 @@ impl Metadata {
             BrokerScope::Own => (&mut dynamic.own, before.node_id.to_string()),
         };
         check_broker_changes(alteration.changes()).map_err(AlterError::Change)?;
+        check_min_insync(scope, alteration, own).map_err(AlterError::Change)?;
         let row = crate::config::properties::broker_property;
         let inherited = |row: &crate::config::property::Property| {
             before.values.text(row.name).map(str::to_owned)

@@ -65,9 +65,12 @@ use crate::config::{Address, BrokerConfig, Durability};
 use crate::loggers::Loggers;
 use crate::metadata::{CONSUMER_OFFSETS, Metadata, TRANSACTION_STATE};
 use crate::quotas::{Limits as Quotas, Rates};
+use crate::server::foreign::Foreigners;
+use crate::server::heard::Heard;
 use crate::server::loading::Loading;
 use crate::server::request_memory::RequestMemory;
 use crate::server::shards::{Asked, Shards};
+use crate::started::Started;
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
     CreateDelegationTokenRequest, DescribeAclsRequest, DescribeDelegationTokenRequest,
@@ -118,6 +121,8 @@ pub(crate) struct Node {
     pub(crate) loading: Loading,
     pub(crate) request_memory: Arc<RequestMemory>,
     pub(crate) rates: Rates,
+    pub(crate) foreigners: Foreigners,
+    pub(crate) started: Started,
 }
 
 /// Who is at the other end of a connection.
@@ -136,6 +141,8 @@ pub(crate) struct Client {
     software: Option<Arc<str>>,
     /// Its place in the order in which connections were accepted.
     number: u64,
+    /// When it spoke last.
+    pub(crate) heard: Arc<Heard>,
     /// A request of this connection came too late (D-8): it is not answered, the connection is closed.
     overtaken: AtomicBool,
     /// What the last few producers have asked their coordinator on this connection, oldest first (D-8).
@@ -170,6 +177,7 @@ impl Client {
             throttle_ms: AtomicI32::new(0),
             software: None,
             number: waiter.0,
+            heard: Arc::new(Heard::new()),
             overtaken: AtomicBool::new(false),
             carried: Mutex::new(Vec::new()),
         }

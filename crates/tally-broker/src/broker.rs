@@ -3,6 +3,7 @@
 use crate::api::{FetchSessions, Node, Owners, PlainProducerIds};
 use crate::config::{BrokerConfig, Durability};
 use crate::durability;
+use crate::health::Health;
 use crate::loggers::Loggers;
 use crate::metadata::{
     CONSUMER_OFFSETS, Metadata, OpenError, TRANSACTION_STATE, Topic, system_random,
@@ -10,27 +11,30 @@ use crate::metadata::{
 use crate::quotas::Rates;
 use crate::server::clock::Clock;
 use crate::server::compactor;
+use crate::server::foreign::Foreigners;
 use crate::server::hanging::{self, WatchSettings};
 use crate::server::loading::Loading;
 use crate::server::request_memory::RequestMemory;
-use crate::server::shards::{BackgroundWork, PRODUCER_ID_BLOCK, Shards};
+use crate::server::shards::{Asked, BackgroundWork, PRODUCER_ID_BLOCK, Shards};
 use crate::server::sync::{Syncing, SyncingClosed};
 use crate::server::{http, listener};
+use crate::started::{Opening, Started};
 use crate::stopping::StopProgress;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tally_groups as groups;
 use tally_protocol::PartitionId;
+use tally_protocol::records::transaction_log::TransactionState;
 use tally_shard::{
-    CompactionSettings, CompactorSettings, PartitionRole, PartitionSettings, RetentionSettings,
-    Shard, ShardSettings,
+    CompactionSettings, CompactorSettings, Inspected, Inspection, PartitionRole, PartitionSettings,
+    RetentionSettings, Shard, ShardMessage, ShardReply, ShardSettings,
 };
 use tally_storage::{
     Completed, DataDir, FileMetaStore, LogOptions, MetaStore, OpenDirError, SegmentJournal,
-    StorageError, SyncJournal,
+    StorageError, SyncJournal, fault_hold,
 };
 use tally_transactions as transactions;
 use thiserror::Error;
@@ -41,6 +45,8 @@ use tokio::sync::watch;
 const SHARDS_PER_CPU: usize = 4;
 /// A long start says so often how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// A test that holds the recovery is asked so often whether it still does.
+const HOLD_AGAIN: Duration = Duration::from_millis(1);
 /// Segments that all shards keep mapped for readers: three maps each, and a process may have 65,530.
 const SEGMENT_MAPS_MAX: usize = 4096;
 /// More shards than any machine has use for.
@@ -111,12 +117,13 @@ pub struct Summary {
 pub struct Broker {
     local_addr: SocketAddr,
     summary: Summary,
+    metadata: Arc<Metadata>,
     shards: Arc<Shards>,
     data_dir: Arc<DataDir>,
     syncing: Option<Syncing>,
     syncing_closed: Option<SyncingClosed>,
     keeps_nothing: bool,
-    ready: Arc<AtomicBool>,
+    health: Arc<Health>,
     stop: watch::Sender<bool>,
     stopping: StopProgress,
 }
@@ -131,18 +138,21 @@ impl Broker {
         let local_addr = listener
             .local_addr()
             .map_err(|source| listen_error(&config.listen.to_string(), source))?;
+        let (stop, stopped) = watch::channel(false);
+        let health = Arc::new(Health::default());
+        // Before the recovery, of which it tells. If that fails, `stop` goes and the page with it.
+        let http = match &config.http {
+            Some(address) => {
+                Some(serve_http(&address.to_string(), &health, stopped.clone()).await?)
+            }
+            None => None,
+        };
         let Opened {
             data_dir,
             node,
             syncing,
-        } = open(&config, local_addr, loggers)?;
+        } = open(&config, local_addr, loggers, &health)?;
         let (metadata, shards) = (Arc::clone(&node.metadata), Arc::clone(&node.shards));
-        let (stop, stopped) = watch::channel(false);
-        let ready = Arc::new(AtomicBool::new(false));
-        let http = match &config.http {
-            Some(address) => Some(serve_http(&address.to_string(), &ready, stopped.clone()).await?),
-            None => None,
-        };
         let syncing_closed = match config.durability {
             Durability::Os => Some(start_syncing_closed(&data_dir)?),
             Durability::Memory | Durability::Commit | Durability::Always => None,
@@ -151,7 +161,7 @@ impl Broker {
         let watched = WatchSettings::of(&metadata.config());
         tokio::spawn(hanging::run(Arc::clone(&shards), watched));
         tokio::spawn(listener::serve(node, listener, stopped));
-        ready.store(true, Ordering::Release);
+        health.serve();
         let summary = Summary {
             cluster_id: metadata.cluster_id().to_owned(),
             node_id: config.node_id,
@@ -168,12 +178,13 @@ impl Broker {
         Ok(Broker {
             local_addr,
             summary,
+            metadata,
             shards,
             data_dir,
             syncing,
             syncing_closed,
             keeps_nothing: config.durability == Durability::Memory,
-            ready,
+            health,
             stop,
             stopping: StopProgress::default(),
         })
@@ -198,9 +209,9 @@ impl Broker {
     }
 
     /// Stops clean: no more requests, snapshots and segments written and synced, the mark for a quick start set.
-    /// Open transactions stay open; they outlive a restart.
-    pub async fn shutdown(self) -> Result<(), StopError> {
-        self.ready.store(false, Ordering::Release);
+    /// Open transactions stay open, they outlive a restart: their ids are returned, in order.
+    pub async fn shutdown(self) -> Result<Vec<String>, StopError> {
+        self.health.stop();
         // Nobody may listen any more; then there is nobody to tell.
         self.stop.send_replace(true);
         let shards = Arc::clone(&self.shards);
@@ -216,16 +227,39 @@ impl Broker {
                 }
             };
             let keeps_nothing = self.keeps_nothing;
+            let left_open = match keeps_nothing {
+                true => Vec::new(),
+                false => open_transactional_ids(&self.metadata, &shards),
+            };
             close(
                 &shards,
                 &data_dir,
                 keeps_nothing,
                 &self.stopping,
                 end_threads,
-            )
+            )?;
+            Ok(left_open)
         });
         closed.await.expect("closing the journals does not panic")
     }
+}
+
+/// The ids whose transactions are open. A coordinator that still loads says nothing of its own.
+fn open_transactional_ids(metadata: &Metadata, shards: &Shards) -> Vec<String> {
+    let topic = metadata.topic(TRANSACTION_STATE);
+    let mut ids = Vec::new();
+    for id in topic.iter().flat_map(|topic| topic.partition_ids()) {
+        let what = Inspection::Transactions(transactions::ListFilter {
+            states: Some(vec![TransactionState::Ongoing]),
+            ..transactions::ListFilter::default()
+        });
+        let asked = shards.ask(id, |to| ShardMessage::Inspect { what, to });
+        if let Asked::Ready(ShardReply::Inspected(Ok(Inspected::Transactions(found)))) = asked {
+            ids.extend(found.iter().map(|one| one.transactional_id.to_string()));
+        }
+    }
+    ids.sort_unstable();
+    ids
 }
 
 /// Completes and syncs what the shards hold, and marks it as clean; in `memory` removes it.
@@ -280,7 +314,9 @@ pub(crate) fn open(
     config: &Arc<BrokerConfig>,
     local_addr: SocketAddr,
     loggers: Loggers,
+    health: &Health,
 ) -> Result<Opened, StartError> {
+    let began = Instant::now();
     let data_dir = Arc::new(durability::open_data_dir(config)?);
     let store = FileMetaStore::open(Arc::clone(&data_dir))
         .map_err(|error| StartError::Metadata(error.to_string()))?;
@@ -299,7 +335,8 @@ pub(crate) fn open(
     remove_orphans(stored, &data_dir, &metadata);
     // With what was set at run time, from here on.
     let live = metadata.config();
-    let (shards, syncing) = open_shards(shard_count, &live, &metadata, &data_dir)?;
+    let (shards, syncing, opening) =
+        open_shards(shard_count, &live, (&metadata, health), &data_dir)?;
     let node = Arc::new(Node {
         advertised: config.advertised(local_addr),
         config: Arc::clone(config),
@@ -312,6 +349,8 @@ pub(crate) fn open(
         loading: Loading::default(),
         request_memory: Arc::new(RequestMemory::new(config.queued_max_request_bytes)),
         rates: Rates::new(config.quota_windows),
+        foreigners: Foreigners::default(),
+        started: Started::now(data_dir.was_clean(), opening, began),
     });
     Ok(Opened {
         data_dir,
@@ -335,14 +374,15 @@ fn listen_error(address: &str, source: std::io::Error) -> StartError {
 
 async fn serve_http(
     address: &str,
-    ready: &Arc<AtomicBool>,
+    health: &Arc<Health>,
     stop: watch::Receiver<bool>,
 ) -> Result<SocketAddr, StartError> {
     let listener = bind(address).await?;
     let local = listener
         .local_addr()
         .map_err(|source| listen_error(address, source))?;
-    tokio::spawn(http::serve(listener, Arc::clone(ready), stop));
+    tracing::info!(address = %local, "health is served");
+    tokio::spawn(http::serve(listener, Arc::clone(health), stop));
     Ok(local)
 }
 
@@ -384,13 +424,13 @@ fn new_shards(
 fn open_shards(
     count: usize,
     config: &Arc<BrokerConfig>,
-    metadata: &Arc<Metadata>,
+    (metadata, health): (&Arc<Metadata>, &Health),
     data_dir: &Arc<DataDir>,
-) -> Result<(Arc<Shards>, Option<Syncing>), StartError> {
+) -> Result<(Arc<Shards>, Option<Syncing>, Opening), StartError> {
     let journal = durability::open_journal(config, data_dir);
     let journal = journal.map_err(StartError::Journal)?;
     let shards = new_shards(count, config, metadata, data_dir, journal.as_ref());
-    open_partitions(&shards, metadata);
+    let opening = open_partitions(&shards, metadata, health);
     let fence = durability::fence_after_power_cut(data_dir);
     let handles_cut = match fence {
         Some(fence) => {
@@ -412,7 +452,7 @@ fn open_shards(
     let start = |journal| Syncing::start(journal, Arc::clone(&shards));
     let syncing = journal.map(start).transpose();
     let syncing = syncing.map_err(|error| StartError::Thread(error.to_string()))?;
-    Ok((shards, syncing))
+    Ok((shards, syncing, opening))
 }
 
 fn random_number() -> u64 {
@@ -485,29 +525,37 @@ fn remove_orphans(stored: Vec<PartitionId>, data_dir: &Arc<DataDir>, metadata: &
 }
 
 /// Tells how far a long start is.
-struct Progress {
-    all: usize,
-    opened: AtomicUsize,
+struct Progress<'a> {
+    health: &'a Health,
     told: Mutex<Instant>,
 }
 
-impl Progress {
-    fn start(all: usize) -> Progress {
+impl Progress<'_> {
+    fn start(health: &Health, all: usize) -> Progress<'_> {
+        health.will_open(all);
         Progress {
-            all,
-            opened: AtomicUsize::new(0),
+            health,
             told: Mutex::new(Instant::now()),
         }
     }
 
     fn opened(&self) {
-        let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+        let (opened, of) = self.health.opened_one();
         // Whoever finds somebody else telling has nothing to tell.
         if let Ok(mut told) = self.told.try_lock()
             && told.elapsed() >= PROGRESS_EVERY
         {
             *told = Instant::now();
-            tracing::info!(opened, of = self.all, "opening partitions");
+            tracing::info!(opened, of, "opening partitions");
+        }
+    }
+}
+
+/// For tests: stays here for as long as one of them wants it (`hold` of `TALLY_FAULT`); a release knows nothing of it.
+fn pause_recovery() {
+    if let Some(hold) = fault_hold("recovery") {
+        while hold.lasts() {
+            std::thread::sleep(HOLD_AGAIN);
         }
     }
 }
@@ -515,7 +563,7 @@ impl Progress {
 /// Opens every partition of every topic. One that can't be opened answers with a storage error; the others serve.
 ///
 /// A thread for each core opens the partitions of its shards, in the order of the topics: nobody waits for a shard's lock.
-fn open_partitions(shards: &Shards, metadata: &Metadata) {
+fn open_partitions(shards: &Shards, metadata: &Metadata, health: &Health) -> Opening {
     let threads = match std::thread::available_parallelism() {
         Ok(cores) if !crate::simulation::is_on() => cores.get().min(shards.count()),
         _ => 1,
@@ -526,15 +574,22 @@ fn open_partitions(shards: &Shards, metadata: &Metadata) {
             parts[shards.index_of(id) % threads].push((Arc::clone(&topic), id));
         }
     }
-    let progress = Progress::start(parts.iter().map(Vec::len).sum());
-    let unopened = AtomicUsize::new(0);
+    let all = parts.iter().map(Vec::len).sum();
+    let progress = Progress::start(health, all);
+    let (unopened, cut) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let open = |part: Vec<(Arc<Topic>, PartitionId)>| {
         for (topic, id) in part {
-            if let Err(error) = shards.open(id, partition_settings(&topic)) {
-                unopened.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(topic = %topic.name, partition = %id, %error, "partition not opened: it answers KAFKA_STORAGE_ERROR");
+            match shards.open(id, partition_settings(&topic)) {
+                Ok(was_cut) => {
+                    cut.fetch_add(usize::from(was_cut), Ordering::Relaxed);
+                }
+                Err(error) => {
+                    unopened.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(topic = %topic.name, partition = %id, %error, "partition not opened: it answers KAFKA_STORAGE_ERROR");
+                }
             }
             progress.opened();
+            pause_recovery();
         }
     };
     if threads == 1 {
@@ -552,6 +607,11 @@ fn open_partitions(shards: &Shards, metadata: &Metadata) {
             unopened,
             "the broker starts without these partitions; nothing of their files was removed"
         );
+    }
+    Opening {
+        opened: all - unopened,
+        unopened,
+        cut: cut.into_inner(),
     }
 }
 

@@ -9,6 +9,7 @@ mod api;
 mod broker;
 pub mod config;
 mod durability;
+mod health;
 mod loggers;
 mod metadata;
 mod quotas;
@@ -18,6 +19,7 @@ pub mod simulation;
 #[cfg(not(feature = "simulation"))]
 #[path = "no_simulation.rs"]
 mod simulation;
+mod started;
 mod stopping;
 
 pub use broker::{Broker, StartError, StopError, Summary};

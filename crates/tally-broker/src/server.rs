@@ -4,7 +4,9 @@
 pub(crate) mod clock;
 pub(crate) mod compactor;
 pub(crate) mod connection;
+pub(crate) mod foreign;
 pub(crate) mod hanging;
+pub(crate) mod heard;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod loading;

@@ -8,6 +8,7 @@
 use crate::api::{self, Answer, Client, Node};
 use crate::broker::{self, Opened, StartError, StopError};
 use crate::config::{BrokerConfig, Durability};
+use crate::health::Health;
 use crate::loggers::Loggers;
 use crate::metadata::Random;
 use crate::server::sync;
@@ -108,7 +109,12 @@ impl SimulatedBroker {
     pub fn start(config: BrokerConfig) -> Result<SimulatedBroker, StartError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
         let durability = config.durability;
-        let opened = broker::open(&Arc::new(config), address, Loggers::fixed())?;
+        let opened = broker::open(
+            &Arc::new(config),
+            address,
+            Loggers::fixed(),
+            &Health::default(),
+        )?;
         broker::spawn_timers(&opened.node.shards, opened.syncing.is_some());
         Ok(SimulatedBroker {
             opened,

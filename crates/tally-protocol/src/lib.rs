@@ -23,6 +23,7 @@ pub mod response;
 pub mod rewrite;
 pub mod schema;
 pub mod seeded_map;
+pub mod start_note;
 pub mod transaction_note;
 pub mod validate;
 pub mod wire;

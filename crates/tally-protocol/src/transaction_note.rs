@@ -14,6 +14,8 @@
 //! | 2 + n | client id of who took the id over last, or empty |
 //! | 2 + n | its address, or empty |
 //! | 2 + n | its software and version, or empty; the field may end before it |
+//! | 8 | for how many milliseconds its connection has said nothing, or -1; the field may end before it |
+//! | 8 | for how many milliseconds its connection has been gone, or -1 |
 
 /// The tag. Kafka numbers its own from 0; this one is far from them.
 pub const TAG: i32 = 8800;
@@ -37,6 +39,10 @@ pub struct TransactionNote {
     pub address: String,
     /// What it calls itself: `librdkafka 2.12.1`; empty if it has not said.
     pub software: String,
+    /// For how long that connection has said nothing.
+    pub heard_ago_ms: Option<u64>,
+    /// For how long it has been gone, if it is.
+    pub gone_ago_ms: Option<u64>,
 }
 
 impl TransactionNote {
@@ -51,6 +57,10 @@ impl TransactionNote {
             let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
             bytes.extend(length.to_be_bytes());
             bytes.extend(text.bytes().take(usize::from(length)));
+        }
+        for ago in [self.heard_ago_ms, self.gone_ago_ms] {
+            let ago = ago.and_then(|ago| i64::try_from(ago).ok());
+            bytes.extend(ago.unwrap_or(-1).to_be_bytes());
         }
         bytes
     }
@@ -69,9 +79,16 @@ impl TransactionNote {
         let (client_id, bytes) = text(bytes)?;
         let (address, bytes) = text(bytes)?;
         // Brokers that said less ended here.
-        let software = match bytes {
-            [] => String::new(),
-            bytes => text(bytes)?.0,
+        let (software, bytes) = match bytes {
+            [] => (String::new(), bytes),
+            bytes => text(bytes)?,
+        };
+        let (heard_ago_ms, gone_ago_ms) = match bytes {
+            [] => (None, None),
+            bytes => {
+                let (heard, bytes) = ago(bytes)?;
+                (heard, ago(bytes)?.0)
+            }
         };
         Some(TransactionNote {
             at_ms: i64::from_be_bytes(*at_ms),
@@ -81,8 +98,15 @@ impl TransactionNote {
             client_id,
             address,
             software,
+            heard_ago_ms,
+            gone_ago_ms,
         })
     }
+}
+
+fn ago(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    let (ago, rest) = bytes.split_first_chunk()?;
+    Some((u64::try_from(i64::from_be_bytes(*ago)).ok(), rest))
 }
 
 fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
@@ -105,13 +129,26 @@ mod tests {
             client_id: "billing".to_owned(),
             address: "10.0.0.9:4711".to_owned(),
             software: "java 4.3.1".to_owned(),
+            heard_ago_ms: Some(47_000),
+            gone_ago_ms: None,
         };
         let bytes = note.encode();
-        let without = bytes.len() - 2 - note.software.len();
         assert_eq!(TransactionNote::decode(&bytes), Some(note.clone()));
-        let older = TransactionNote::decode(&bytes[..without]);
-        assert_eq!(older.map(|older| older.address), Some(note.address));
-        for end in (0..bytes.len()).filter(|end| *end != without) {
+        // Where brokers that said less ended it.
+        let untimed = bytes.len() - 16;
+        let without = untimed - 2 - note.software.len();
+        let mut older = TransactionNote {
+            heard_ago_ms: None,
+            ..note
+        };
+        assert_eq!(
+            TransactionNote::decode(&bytes[..untimed]),
+            Some(older.clone())
+        );
+        older.software.clear();
+        assert_eq!(TransactionNote::decode(&bytes[..without]), Some(older));
+        let ends = (0..bytes.len()).filter(|end| ![without, untimed].contains(end));
+        for end in ends {
             assert_eq!(TransactionNote::decode(&bytes[..end]), None, "{end}");
         }
         assert_eq!(TransactionNote::decode(&[1; 64]), None);

@@ -14,10 +14,10 @@ use crate::commands::doctor::Doctor;
 use crate::commands::explain::Explain;
 use crate::commands::group::Group;
 use crate::commands::health::Health;
-use crate::commands::parse_duration;
 use crate::commands::produce::Produce;
 use crate::commands::topic::Topic;
 use crate::commands::txn::Txn;
+use crate::commands::{Talk, parse_duration};
 use crate::output::Format;
 use crate::serve::first_topics::FirstTopic;
 
@@ -190,6 +190,9 @@ pub(crate) struct Dump {
     /// How to write it
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 /// The flags of `tally verify log`.
@@ -222,6 +225,9 @@ pub(crate) struct VerifyLog {
     /// How to write it
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 /// What `tally serve` takes, and `tally` alone does not: there a first word is a subcommand.
@@ -258,7 +264,7 @@ pub(crate) struct Serve {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_property)]
     pub(crate) properties: Vec<(String, String)>,
 
-    /// Address of the HTTP port for /livez and /readyz, or off [default: off]
+    /// Address of the HTTP port for /livez, /readyz and /startupz, or off [default: off]
     #[arg(long, value_name = "HOST:PORT|off")]
     pub(crate) http: Option<String>,
 
@@ -308,6 +314,20 @@ pub(crate) struct Serve {
     /// What to log, in the form of RUST_LOG, which it wins over [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+
+    /// How the log is written, on standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 /// Which properties are printed.

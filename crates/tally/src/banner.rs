@@ -1,4 +1,4 @@
-//! The first screen: what runs, where, with what data, and what an answer promises.
+//! The first screen: what runs, where, with what data, and what an answer promises. And the last line.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,6 +51,25 @@ pub(crate) fn banner(
     )
 }
 
+/// Transactional ids that the last line names.
+const LEFT_OPEN_SHOWN: usize = 10;
+
+/// The last line of a clean stop: which transactions outlive it.
+pub(crate) fn farewell(left_open: &[String]) -> String {
+    let count = left_open.len();
+    if count == 0 {
+        return "stopped clean\n".to_owned();
+    }
+    let noun = if count == 1 {
+        "transaction"
+    } else {
+        "transactions"
+    };
+    let shown = left_open[..count.min(LEFT_OPEN_SHOWN)].join(", ");
+    let more = if count > LEFT_OPEN_SHOWN { ", …" } else { "" };
+    format!("stopped clean, {count} {noun} left open ({shown}{more})\n")
+}
+
 fn state_of_data(summary: &Summary) -> &'static str {
     match (summary.is_new, summary.was_clean) {
         (true, _) => "new",
@@ -98,6 +117,21 @@ mod tests {
             "{first}"
         );
         assert_eq!(rest, expected);
+    }
+
+    #[test]
+    fn the_last_line_names_what_is_left_open() {
+        let ids: Vec<String> = (0..12).map(|index| format!("etl-{index}")).collect();
+        assert_eq!(farewell(&[]), "stopped clean\n");
+        assert_eq!(
+            farewell(&ids[..1]),
+            "stopped clean, 1 transaction left open (etl-0)\n"
+        );
+        assert_eq!(
+            farewell(&ids[..2]),
+            "stopped clean, 2 transactions left open (etl-0, etl-1)\n"
+        );
+        assert!(farewell(&ids).ends_with("etl-8, etl-9, …)\n"));
     }
 
     #[test]

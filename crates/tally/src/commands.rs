@@ -67,13 +67,31 @@ pub(crate) struct Reach {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, global = true)]
     pub(crate) timeout: Duration,
 
+    #[command(flatten)]
+    talk: Talk,
+}
+
+/// How much is said beside the rows.
+#[derive(Args, Debug)]
+pub(crate) struct Talk {
     /// Only rows: no headings, nothing when there is nothing
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Say on standard error what is asked of whom
+    /// Say on standard error what is asked of whom, or which file is read
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+}
+
+impl Talk {
+    /// Makes it hold.
+    pub(crate) fn hold(&self) {
+        output::set_talk(if self.quiet {
+            output::QUIET
+        } else {
+            self.verbose
+        });
+    }
 }
 
 impl Reach {
@@ -86,7 +104,7 @@ impl Reach {
     }
 
     pub(crate) fn open(&self) -> Result<Cluster, Failure> {
-        self.talk();
+        self.talk.hold();
         let config = self.config()?;
         let given = self.bootstrap.clone();
         let variable = |name: &str| std::env::var(name).ok();
@@ -96,15 +114,6 @@ impl Reach {
             .or(config.bootstrap);
         let bootstrap = bootstrap.as_deref().unwrap_or("localhost:9092");
         Cluster::open(bootstrap, &config.access, self.timeout)
-    }
-
-    /// Makes `-q` and `-v` hold.
-    pub(crate) fn talk(&self) {
-        output::set_talk(if self.quiet {
-            output::QUIET
-        } else {
-            self.verbose
-        });
     }
 }
 

@@ -18,7 +18,7 @@ use tally_storage::{
 use crate::args;
 use crate::decode;
 use crate::offline::{self, DEFAULT_DATA, Directory, EXIT_DONE, EXIT_FOUND, EXIT_UNUSABLE, Role};
-use crate::output::{Rows, Value, complain};
+use crate::output::{Rows, Value, complain, remark};
 
 /// Bytes of an unknown file that `--raw` shows.
 const RAW_BYTES_MAX: usize = 64 * 1024;
@@ -43,6 +43,7 @@ enum Target {
 }
 
 fn dump(args: &args::Dump) -> Result<bool, String> {
+    args.talk.hold();
     let target = find_target(args)?;
     let mut dump = Dump {
         args,
@@ -231,6 +232,7 @@ impl Dump<'_> {
 
     /// Shows one file by what its name says it is.
     fn file(&mut self, path: &Path, role: Role) {
+        remark(1, || format!("{} is read", path.display()));
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());

@@ -7,6 +7,7 @@ mod args;
 mod banner;
 mod client;
 mod commands;
+mod container;
 mod decode;
 mod dump;
 mod limits;

@@ -4,8 +4,9 @@
 //! A second Ctrl-C or SIGTERM ends the process at once, which is as safe as kill -9.
 
 pub(crate) mod first_topics;
+mod log;
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,10 @@ use tally_broker::config::{Address, BrokerConfig};
 use tally_broker::{Broker, Loggers, StartError, StopProgress};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::Serve;
 use crate::output::{complain, print};
-use crate::{banner, limits, port_file, port_holder, settings};
+use crate::{banner, container, limits, port_file, port_holder, settings};
 
 /// Longest time that a clean stop may take without getting on.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Serve) -> ExitCode {
 }
 
 fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
-    let loggers = start_log(args.log.as_deref())?;
+    let loggers = log::start(args.log.as_deref(), args.log_format)?;
     let given = settings::given(args)?;
     let (config, warnings) =
         BrokerConfig::from_settings(&given.settings).map_err(|error| error.to_string())?;
@@ -63,6 +63,9 @@ fn start_runtime(args: &Serve, began: Instant) -> Result<u8, String> {
     }
     if args.check_config || args.print_config.is_some() {
         return Ok(0);
+    }
+    if let Some(warning) = container::warning(&config).filter(|_| container::is_one()) {
+        tracing::warn!("{warning}");
     }
     limits::raise_open_files();
     if let Some(path) = &args.port_file {
@@ -101,7 +104,7 @@ async fn serve(
         Err(message) => {
             // It was up: what it has is left as by any other stop.
             return Err(match broker.shutdown().await {
-                Ok(()) => message,
+                Ok(_) => message,
                 Err(error) => format!("{message}; {error}"),
             });
         }
@@ -126,8 +129,8 @@ async fn serve(
     let progress = broker.stop_progress();
     tokio::select! {
         stopped = broker.shutdown() => Ok(match stopped {
-            Ok(()) => {
-                print("stopped clean\n");
+            Ok(left_open) => {
+                print(&banner::farewell(&left_open));
                 0
             }
             Err(error) => {
@@ -179,29 +182,6 @@ async fn out_of_patience(progress: &StopProgress) -> u64 {
             );
         }
     }
-}
-
-/// Starts the log; what is returned changes its levels while the broker runs.
-fn start_log(filter: Option<&str>) -> Result<Loggers, String> {
-    let (origin, text) = match (filter, std::env::var("RUST_LOG")) {
-        (Some(filter), _) => ("--log ", filter.to_owned()),
-        (None, Ok(filter)) => ("RUST_LOG=", filter),
-        (None, Err(_)) => ("", "info".to_owned()),
-    };
-    let filter = EnvFilter::try_new(&text).map_err(|error| format!("{origin}{text}: {error}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter)
-        .with_filter_reloading()
-        .with_ansi(false)
-        .with_target(io::stderr().is_terminal());
-    let handle = log.reload_handle();
-    log.try_init()
-        .map_err(|error| format!("cannot start the log: {error}"))?;
-    Ok(Loggers::new(text, move |text| {
-        let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    }))
 }
 
 /// What to tell the person: who has the port, when that is the matter.

@@ -29,10 +29,11 @@ use crate::args;
 use crate::offline::{
     self, DEFAULT_DATA, Directory, EXIT_DONE, EXIT_FOUND, EXIT_REFUSED, EXIT_UNUSABLE, Role,
 };
-use crate::output::{Rows, complain};
+use crate::output::{Rows, complain, remark};
 
 /// Checks what was asked for.
 pub(crate) fn run(args: &args::VerifyLog) -> ExitCode {
+    args.talk.hold();
     let mut directories = args.directories.clone();
     if directories.is_empty() {
         directories.push(PathBuf::from(DEFAULT_DATA));
@@ -91,6 +92,7 @@ fn check(
         .partition(|id| directory.role(*id) == Role::Transactions);
     let mut decisions = Decisions::new(args.partition.is_none() && !coordinators.is_empty());
     for id in coordinators.into_iter().chain(others) {
+        remark(1, || format!("{} is checked", directory.name(id)));
         check_membership(directory, id, report);
         PartitionCheck::new(args, directory, id, report, &mut decisions).run();
     }

@@ -2,9 +2,11 @@
 
 use crate::api::Node;
 use crate::api::topics::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, text};
+use bytes::Bytes;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use tally_protocol::ErrorCode;
+use tally_protocol::start_note;
 
 /// Endpoint type: brokers.
 const BROKERS: i8 = 1;
@@ -28,11 +30,11 @@ pub(crate) fn handle(
         let (code, message) = match request.endpoint_type {
             _ if version == 0 => (
                 ErrorCode::InvalidRequest,
-                "version 0 describes brokers only",
+                "version 0 describes brokers only: ask for endpoint type 1",
             ),
             CONTROLLERS => (
                 ErrorCode::MismatchedEndpointType,
-                "this is a broker's listener",
+                "this is a broker's listener: ask for endpoint type 1, or ask a controller",
             ),
             _ => (
                 ErrorCode::UnsupportedEndpointType,
@@ -51,5 +53,11 @@ pub(crate) fn handle(
             .with_host(text(&node.advertised.host))
             .with_port(i32::from(node.advertised.port)),
     ];
+    // Only for who asks: nobody else has to skip it.
+    if request.unknown_tagged_fields.contains_key(&start_note::TAG) {
+        let note = Bytes::from(node.started.note().encode());
+        let fields = &mut response.unknown_tagged_fields;
+        fields.insert(start_note::TAG, note);
+    }
     response
 }

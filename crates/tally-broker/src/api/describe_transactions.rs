@@ -7,20 +7,25 @@ use kafka_protocol::messages::describe_transactions_response::{TopicData, Transa
 use kafka_protocol::messages::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId as WireProducerId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tally_protocol::ErrorCode;
 use tally_protocol::records::transaction_log;
 use tally_protocol::transaction_note::{self, TransactionNote};
 use tally_shard::{Inspected, Inspection};
 use tally_transactions::Description;
+use tokio::time::Instant;
 
 pub(crate) async fn handle(
     node: &Node,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
     let mut response = DescribeTransactionsResponse::default();
-    for id in &request.transactional_ids {
+    // Named twice is answered once: a few bytes must not ask for all partitions again and again.
+    let mut seen = BTreeSet::new();
+    let ids = request.transactional_ids.iter();
+    for id in ids.filter(|id| seen.insert(*id)) {
         let mut row = match look(node, id).await {
             Ok(description) => described(description),
             Err(code) => TransactionState::default().with_error_code(code.code()),
@@ -59,8 +64,15 @@ async fn note(node: &Node, transactional_id: &str) -> Option<TransactionNote> {
         note.client_id = owner.client_id.to_string();
         note.address = owner.peer.to_string();
         note.software = owner.software.to_string();
+        let (heard, gone) = owner.heard.ago(Instant::now());
+        note.heard_ago_ms = Some(millis(heard));
+        note.gone_ago_ms = gone.map(millis);
     }
     Some(note)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn look(node: &Node, transactional_id: &str) -> Result<Description, ErrorCode> {

@@ -3,6 +3,7 @@
 
 use crate::api::{Client, Node};
 use crate::metadata::Metadata;
+use crate::server::heard::Heard;
 use crate::server::shards::PRODUCER_ID_BLOCK;
 use kafka_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId,
@@ -57,6 +58,8 @@ pub(crate) struct Owner {
     pub(crate) client_id: Arc<str>,
     pub(crate) software: Arc<str>,
     pub(crate) peer: SocketAddr,
+    /// Its connection.
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl Owners {
@@ -65,6 +68,7 @@ impl Owners {
             client_id: Arc::from(client.id()),
             software: Arc::from(client.software()),
             peer: client.peer,
+            heard: Arc::clone(&client.heard),
         };
         let mut last = self
             .last
@@ -109,6 +113,10 @@ pub(crate) async fn handle(
             }
         }
         Err(code) => {
+            if code == ErrorCode::InvalidTransactionTimeout {
+                let timeout_ms = request.transaction_timeout_ms;
+                node.started.refused_timeout(timeout_ms, client.id());
+            }
             let code = match code {
                 ErrorCode::ProducerFenced if version < 4 => ErrorCode::InvalidProducerEpoch,
                 other => other,

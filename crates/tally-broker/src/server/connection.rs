@@ -9,6 +9,7 @@
 //! gone is noticed and does not keep what it waited for.
 
 use crate::api::{self, Answer, Client, Node};
+use crate::server::foreign::Foreign;
 use crate::server::request_memory::{Held, RequestMemory};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::Cell;
@@ -79,7 +80,7 @@ pub(crate) fn serve(
     let mut connection = Connection::new(&node, stream, peer, WaiterId(number));
     async move {
         tokio::select! {
-            end = connection.run(&node) => end.log(&connection.client),
+            end = connection.run(&node) => connection.log(&end, &node),
             _ = stop.changed() => {}
         }
         node.shards.forget_waiter(connection.client.waiter);
@@ -102,6 +103,8 @@ enum End {
     Closed,
     Failed(std::io::Error),
     Refused(String),
+    /// It does not speak Kafka's protocol.
+    Foreign(Foreign),
 }
 
 impl From<std::io::Error> for End {
@@ -110,10 +113,16 @@ impl From<std::io::Error> for End {
     }
 }
 
-impl End {
-    fn log(&self, client: &Client) {
+impl Connection {
+    fn log(&self, end: &End, node: &Node) {
+        let client = &self.client;
         let peer = client.peer;
-        match self {
+        match end {
+            End::Foreign(foreign) => {
+                let port = self.frames.reader.local_addr().map_or(0, |own| own.port());
+                node.foreigners.tell(*foreign, peer, port);
+                tracing::debug!(%peer, ?foreign, "connection closed by the broker");
+            }
             End::Closed | End::Quiet => tracing::debug!(%peer, "connection closed"),
             End::Failed(error) => tracing::debug!(%peer, %error, "connection failed"),
             End::Refused(reason) => {
@@ -146,12 +155,20 @@ impl Connection {
         let mut quiet_since = Instant::now();
         loop {
             if let Err(end) = self.frames.arrival(idle.as_mut(), quiet_since).await {
+                self.client.heard.is_gone(Instant::now());
                 return end;
             }
+            self.client.heard.speaks();
             // Boxed: what a busy connection needs would have its place in each of thousands on which nothing happens.
             match Box::pin(self.busy(node)).await {
-                End::Quiet => quiet_since = Instant::now(),
-                end => return end,
+                End::Quiet => {
+                    quiet_since = Instant::now();
+                    self.client.heard.is_quiet(quiet_since);
+                }
+                end => {
+                    self.client.heard.is_gone(Instant::now());
+                    return end;
+                }
             }
         }
     }
@@ -307,6 +324,11 @@ impl Frames {
     /// The length of the next frame, once its four bytes are here. What is too long for its API is refused before it is
     /// buffered.
     fn announced(&self) -> Result<Option<usize>, End> {
+        self.length()
+            .map_err(|refused| Foreign::of(&self.buffer).map_or(refused, End::Foreign))
+    }
+
+    fn length(&self) -> Result<Option<usize>, End> {
         let Some((length, frame)) = self.buffer.split_first_chunk::<4>() else {
             return Ok(None);
         };

@@ -1,17 +1,19 @@
-//! The health page: `GET /livez` and `GET /readyz` over HTTP/1.1, nothing else.
+//! The health page: `GET /livez`, `GET /readyz` and `GET /startupz` over HTTP/1.1, nothing else. It is there before the
+//! recovery begins.
 //!
-//! Written by hand, because a web server is a large dependency for two words. Invariants: one request per connection;
+//! Written by hand, because a web server is a large dependency for three words. Invariants: one request per connection;
 //! a request's size, its time and the number of connections are bounded; no request can touch the broker.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+
+use crate::health::Health;
 
 /// Longest request, headers included: probes send a few hundred bytes.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
@@ -22,10 +24,10 @@ const CONNECTIONS_MAX: usize = 64;
 /// What to wait after a failed accept (out of file descriptors, say).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Answers until `stop` changes. `ready` is what /readyz tells.
+/// Answers until `stop` changes. `health` is what the pages tell.
 pub(crate) async fn serve(
     listener: TcpListener,
-    ready: Arc<AtomicBool>,
+    health: Arc<Health>,
     mut stop: watch::Receiver<bool>,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -36,9 +38,9 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, slot)) => {
-                let ready = Arc::clone(&ready);
+                let health = Arc::clone(&health);
                 tokio::spawn(async move {
-                    match timeout(REQUEST_TIMEOUT, answer(stream, &ready)).await {
+                    match timeout(REQUEST_TIMEOUT, answer(stream, &health)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::debug!(%error, "HTTP connection failed"),
                         Err(_) => tracing::debug!("HTTP connection too slow"),
@@ -67,11 +69,11 @@ async fn accept(
     Ok((stream, slot))
 }
 
-async fn answer(mut stream: TcpStream, ready: &AtomicBool) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, health: &Health) -> io::Result<()> {
     let mut request = Vec::with_capacity(512);
     let response = loop {
         if let Some(head) = head_of(&request) {
-            break respond(head, ready.load(Ordering::Acquire));
+            break respond(head, health);
         }
         if request.len() >= REQUEST_BYTES_MAX {
             break response(431, "Request Header Fields Too Large", "too large", true);
@@ -98,7 +100,7 @@ fn head_of(request: &[u8]) -> Option<&[u8]> {
     Some(&request[..end])
 }
 
-fn respond(head: &[u8], is_ready: bool) -> String {
+fn respond(head: &[u8], health: &Health) -> String {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
@@ -115,14 +117,21 @@ fn respond(head: &[u8], is_ready: bool) -> String {
         .unwrap_or_default();
     match path {
         b"/livez" => response(200, "OK", "alive", with_body),
-        b"/readyz" if is_ready => response(200, "OK", "ready", with_body),
-        b"/readyz" => response(503, "Service Unavailable", "not ready", with_body),
+        b"/readyz" => answered(health.ready(), with_body),
+        b"/startupz" => answered(health.started(), with_body),
         _ => response(
             404,
             "Not Found",
-            "only /livez and /readyz are here",
+            "only /livez, /readyz and /startupz are here",
             with_body,
         ),
+    }
+}
+
+fn answered(answer: Result<&'static str, String>, with_body: bool) -> String {
+    match answer {
+        Ok(text) => response(200, "OK", text, with_body),
+        Err(text) => response(503, "Service Unavailable", &text, with_body),
     }
 }
 
@@ -148,11 +157,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(serve(
-            listener,
-            Arc::new(AtomicBool::new(is_ready)),
-            stopped,
-        ));
+        let health = Arc::new(Health::default());
+        if is_ready {
+            health.serve();
+        }
+        let server = tokio::spawn(serve(listener, health, stopped));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(request).await.unwrap();
         let mut response = String::new();
@@ -179,7 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn the_two_pages_say_how_the_broker_is() {
+    fn the_pages_say_how_the_broker_is() {
+        check("GET /startupz HTTP/1.1\r\n\r\n", true, "HTTP/1.1 200 OK");
+        check(
+            "GET /startupz HTTP/1.1\r\n\r\n",
+            false,
+            "HTTP/1.1 503 Service Unavailable",
+        );
         check(
             "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
             false,
@@ -227,7 +242,7 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             client.write_all(b"GET /livez").await.unwrap();
             client.shutdown().await.unwrap();
-            answer(stream, &AtomicBool::new(true)).await.unwrap();
+            answer(stream, &Health::default()).await.unwrap();
             let mut response = String::new();
             client.read_to_string(&mut response).await.unwrap();
             assert_eq!(response, "");

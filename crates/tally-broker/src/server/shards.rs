@@ -142,12 +142,12 @@ impl Shards {
         self.clock.now()
     }
 
-    /// Opens a partition on its shard.
+    /// Opens a partition on its shard; whether a torn end of its log was cut.
     pub(crate) fn open(
         &self,
         id: PartitionId,
         settings: PartitionSettings,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let mut outbox = Outbox::default();
         lock(self.owner(id))
             .shard
@@ -155,7 +155,7 @@ impl Shards {
         for (partition, cut) in &outbox.cuts {
             tracing::warn!(%partition, at = %cut.at, bytes = cut.bytes, reason = %cut.reason, "torn tail cut");
         }
-        Ok(())
+        Ok(!outbox.cuts.is_empty())
     }
 
     /// Once, after the last partition: producer ids for everybody, then what a crash may have swallowed (D-13).

@@ -1,10 +1,14 @@
 //! `tally serve` as programs and people meet it: flags, exit codes, first screen, port file, signals, health.
 
+mod health;
+mod log_format;
 mod quotas;
+mod told;
 mod topic_properties;
+mod transactions;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -31,9 +35,15 @@ struct Served {
 impl Served {
     #[track_caller]
     fn start(dir: &Path, arguments: &[&str]) -> Served {
+        Served::start_with(tally(), dir, arguments)
+    }
+
+    /// The same with a command that has an environment of its own.
+    #[track_caller]
+    fn start_with(mut command: Command, dir: &Path, arguments: &[&str]) -> Served {
         let port_file = dir.join("port");
         std::fs::write(&port_file, "left by an earlier run").expect("a file of ours");
-        let mut child = tally()
+        let mut child = command
             .arg("--data")
             .arg(dir.join("data"))
             .arg("--port-file")
@@ -481,26 +491,6 @@ fn topics_are_there_when_it_is_ready_and_memory_keeps_nothing() {
     let data = data.to_str().expect("text");
     let bad = ["--data", data, "--listen", "127.0.0.1:0", "--topics", "a/b"];
     check_refused(&bad, "--topics: a/b: ");
-}
-
-#[test]
-fn health_is_served_when_asked_for() {
-    let dir = new_dir();
-    let mut served = Served::start(dir.path(), &["--http", "127.0.0.1:0"]);
-    let line = served.line_with("http://");
-    let http = line
-        .split("http://")
-        .nth(1)
-        .and_then(|rest| rest.split('/').next())
-        .expect("an address");
-    let mut stream = TcpStream::connect(http).expect("it is served");
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\n\r\n")
-        .expect("a connection");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).expect("a connection");
-    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
-    assert!(response.ends_with("ready\n"), "{response}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Args;
 use tally_broker::config::properties::{BROKER, CLIENT_METRICS, GROUP, TOPIC, broker_property};
 use tally_broker::config::property::{Property, Range, Status, closest};
 
-use super::{Done, finish};
+use super::{Done, Talk, finish};
 use crate::client::{Failure, error_name};
 use crate::output::{Format, Rows, Value};
 
@@ -22,6 +22,8 @@ pub(crate) struct Explain {
     /// How to write it
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
+    #[command(flatten)]
+    talk: Talk,
 }
 
 /// What is known of a word.
@@ -36,6 +38,7 @@ struct Meaning {
 
 /// Runs `tally explain`.
 pub(crate) fn run(explain: &Explain) -> ExitCode {
+    explain.talk.hold();
     finish(look_up(explain))
 }
 

@@ -1,6 +1,7 @@
 //! `tally cluster`.
 
-use tally_testkit::broker::Broker;
+use tally_testkit::broker::{Broker, is_reference};
+use tally_testkit::waiting::wait_until;
 
 use crate::{PROGRAM, tally, tally_well};
 
@@ -24,20 +25,25 @@ fn info_says_what_the_cluster_promises() {
         "controller             4\n",
         "partitions             3\n",
         "transaction version    2\n",
+    ] {
+        assert!(out.contains(line), "{line} of {out}");
+    }
+    for line in [
         "durability             os: survives kill -9, not a power cut\n",
         "ordered session guard  on: ",
     ] {
-        assert!(out.contains(line), "{line} of {out}");
+        assert_eq!(out.contains(line), !is_reference(), "{line} of {out}");
     }
     let out = tally_well(&broker, &["cluster", "info", "-o", "jsonl"]);
     assert!(
         out.starts_with("{\"kind\":\"cluster\",\"cluster_id\":\""),
         "{out}"
     );
-    assert!(
-        out.ends_with("\"durability\":\"os\",\"ordered_session_guard\":true}\n"),
-        "{out}"
-    );
+    let promised = match is_reference() {
+        true => "\"durability\":null,\"ordered_session_guard\":null}\n",
+        false => "\"durability\":\"os\",\"ordered_session_guard\":true}\n",
+    };
+    assert!(out.ends_with(promised), "{out}");
 }
 
 #[test]
@@ -45,8 +51,10 @@ fn brokers_shows_what_each_leads_and_holds() {
     let broker = broker();
     let out = tally_well(&broker, &["cluster", "brokers", "-o", "jsonl"]);
     let port = broker.address().rsplit(':').next().expect("a port");
+    // Kafka makes its own topics when somebody needs them.
+    let leads = if is_reference() { 3 } else { 5 };
     let begin = format!(
-        "{{\"kind\":\"broker\",\"broker\":4,\"host\":\"127.0.0.1\",\"port\":{port},\"rack\":null,\"controller\":true,\"leads\":5,\
+        "{{\"kind\":\"broker\",\"broker\":4,\"host\":\"127.0.0.1\",\"port\":{port},\"rack\":null,\"controller\":true,\"leads\":{leads},\
          \"log_dirs\":[{{\"path\":\""
     );
     assert!(out.starts_with(&begin), "{out}");
@@ -94,21 +102,22 @@ fn properties_are_shown_set_and_set_back() {
     let set = ["set", "log.retention.ms=5000"];
     config(&[&set[..], &["--dry-run"]].concat());
     assert!(!config(&["get", retention]).contains("5000"));
+    // Kafka's own change of a broker is seen a moment after it was answered.
+    let becomes = |expected: &str| {
+        wait_until(expected, || row(&config(&["get", retention])) == expected);
+    };
     config(&set);
-    assert_eq!(
-        row(&config(&["get", retention])),
-        "log.retention.ms 5000 dynamic default"
-    );
+    becomes("log.retention.ms 5000 dynamic default");
     config(&["set", "log.retention.ms=6000", "--broker", "4"]);
-    assert_eq!(
-        row(&config(&["get", retention])),
-        "log.retention.ms 6000 dynamic broker"
-    );
+    becomes("log.retention.ms 6000 dynamic broker");
     config(&["unset", retention, "--broker", "4"]);
     config(&["unset", retention]);
-    assert!(!config(&["get", retention]).contains("dynamic"));
+    wait_until("both are unset", || {
+        !config(&["get", retention]).contains("dynamic")
+    });
     let out = config(&["get", "--topic", "orders"]);
-    assert_eq!(row(&out), "retention.ms 1000 topic");
+    // Kafka's features set min.insync.replicas for the whole cluster.
+    assert!(row(&out).ends_with("retention.ms 1000 topic"), "{out}");
     assert!(
         config(&["get", "--topic", "orders", "--all"])
             .lines()
@@ -116,7 +125,9 @@ fn properties_are_shown_set_and_set_back() {
             > 10
     );
     config(&["set", "consumer.session.timeout.ms=50000", "--group", "g"]);
-    assert!(config(&["get", "--group", "g"]).contains("50000"));
+    wait_until("the group's is set", || {
+        config(&["get", "--group", "g"]).contains("50000")
+    });
 }
 
 #[test]
@@ -126,7 +137,10 @@ fn what_can_not_be_set_is_refused() {
         (
             &["set", "log.retention.ms=soon"],
             6,
-            "log.retention.ms=soon: must be a whole number",
+            match is_reference() {
+                true => "Invalid value soon for configuration log.retention.ms",
+                false => "log.retention.ms=soon: must be a whole number",
+            },
         ),
         (&["get", "no.such"], 6, "broker 4 has no property no.such"),
         (&["get", "--topic", "nothing"], 6, "topic nothing"),

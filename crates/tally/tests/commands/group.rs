@@ -16,6 +16,7 @@ fn broker() -> Broker {
     let settings = [
         "group.initial.rebalance.delay.ms=0",
         "offsets.topic.num.partitions=1",
+        "node.id=1",
     ];
     let broker = Broker::start(crate::PROGRAM, &settings);
     let mut client = broker.client();

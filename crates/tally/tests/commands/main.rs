@@ -12,6 +12,7 @@ mod produce;
 mod relay;
 mod topic;
 mod txn;
+mod txn_why;
 
 use std::process::{Command, Output};
 use tally_testkit::broker::Broker;

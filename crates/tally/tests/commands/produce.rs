@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use tally_testkit::broker::Broker;
+use tally_testkit::broker::{Broker, is_reference};
 use tally_testkit::client::Client;
 use tally_testkit::waiting::wait_until;
 
@@ -221,6 +221,8 @@ fn a_java_clients_file_says_how() {
         "{}",
         came.out
     );
+    // Kafka answers EndTxn before the marker is there.
+    wait_until("it is committed", || client.stable("orders", 2) == 2);
     let header = client.read_committed("orders", 2, 0).batches[0].header;
     assert_eq!(header.codec(), 3);
     std::fs::write(file.path(), "security.protocol=SSL\n").expect("written");
@@ -317,6 +319,8 @@ fn an_idempotent_producer_outlives_its_connections() {
     drop(input);
     let came = came(child.wait_with_output().expect("it ended"));
     assert_eq!(came.code, 0, "{}", came.err);
-    assert!(came.err.contains("trying again"), "{}", came.err);
+    // When a connection counts as idle is another matter in Kafka.
+    let was_closed = came.err.contains("trying again");
+    assert!(was_closed || is_reference(), "{}", came.err);
     assert_eq!(values(&mut broker.client(), 0), ["before", "behind"]);
 }

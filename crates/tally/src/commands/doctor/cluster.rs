@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
-use kafka_protocol::messages::{DescribeLogDirsRequest, MetadataRequest, MetadataResponse};
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    DescribeClusterRequest, DescribeLogDirsRequest, MetadataRequest, MetadataResponse,
+};
 use tally_broker::config::properties::broker_property;
 use tally_broker::config::property::Status;
+use tally_protocol::start_note::{self, StartNote};
 
 use super::{Findings, Level};
 use crate::client::{Cluster, Failure};
@@ -13,6 +17,8 @@ use crate::commands::{group, in_words, txn};
 
 const METADATA_NEWEST: i16 = 12;
 const LOG_DIRS_NEWEST: i16 = 4;
+/// The one that every broker knows.
+const DESCRIBE_CLUSTER: i16 = 0;
 /// A disk that has less left than this share is worth a word, or needs help at once.
 const FREE_PERCENT_LOW: i64 = 10;
 const FREE_PERCENT_OUT: i64 = 2;
@@ -38,6 +44,8 @@ pub(super) fn examine(cluster: &mut Cluster, findings: &mut Findings) -> Result<
         note_failure("properties", looked, findings);
         let looked = disks(cluster, broker, findings, &mut seen);
         note_failure("log dirs", looked, findings);
+        let looked = started(cluster, broker, findings);
+        note_failure("start", looked, findings);
     }
     seen.ports = metadata
         .brokers
@@ -190,6 +198,59 @@ fn disks(
             let text = format!("broker {broker}, {path}: {free} free, {percent} %");
             findings.add(level, "log dirs", text);
         }
+    }
+    Ok(())
+}
+
+/// How the broker came up and what it has refused; Apache Kafka does not say.
+fn started(cluster: &mut Cluster, broker: i32, findings: &mut Findings) -> Result<(), Failure> {
+    let mut request = DescribeClusterRequest::default();
+    let asked = &mut request.unknown_tagged_fields;
+    asked.insert(start_note::TAG, Bytes::new());
+    let answer = cluster.call(broker, DESCRIBE_CLUSTER, &request)?;
+    let field = answer.unknown_tagged_fields.get(&start_note::TAG);
+    let Some(note) = field.and_then(|field| StartNote::decode(field)) else {
+        return Ok(());
+    };
+    let ago = in_words(i64::try_from(note.ready_ago_ms).unwrap_or(i64::MAX));
+    let before = match (note.was_clean, note.cut) {
+        (true, _) => "after a clean stop",
+        (false, 0) => "after an unclean stop, no log had a torn end",
+        (false, _) => "after an unclean stop",
+    };
+    let (opened, took) = (note.opened, note.recovery_ms);
+    let text =
+        format!("broker {broker}: {opened} partitions opened in {took} ms, {ago} ago, {before}");
+    let mut wrong = Vec::new();
+    if note.unopened > 0 {
+        wrong.push(format!(
+            "{} could not be opened (its log says why)",
+            note.unopened
+        ));
+    }
+    if note.cut > 0 {
+        wrong.push(format!(
+            "{} lost a torn end (its log says which and how much)",
+            note.cut
+        ));
+    }
+    let level = match (note.unopened, note.cut) {
+        (0, 0) => Level::Ok,
+        (0, _) => Level::Warn,
+        _ => Level::Fail,
+    };
+    let wrong = wrong.iter().map(|wrong| format!("; {wrong}"));
+    findings.add(level, "data", text + &wrong.collect::<String>());
+    if note.refused_timeouts > 0 {
+        findings.add(
+            Level::Warn,
+            "timeouts",
+            format!(
+                "broker {broker} refused {} transaction timeouts (INVALID_TRANSACTION_TIMEOUT), the last one {} ms for client.id {}: \
+                 lower it there, or raise transaction.max.timeout.ms",
+                note.refused_timeouts, note.refused_timeout_ms, note.refused_client_id
+            ),
+        );
     }
     Ok(())
 }

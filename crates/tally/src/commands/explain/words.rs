@@ -105,6 +105,11 @@ pub(super) const WORDS: &[Word] = &[
     group("Stable", "Every member has its partitions.", ""),
     group("Dead", "The group is not there, or is being removed.", ""),
     log(
+        "W1101 listener.foreign",
+        "A client speaks TLS, or HTTP, to a listener of Kafka's protocol without encryption. It is said once for each address.",
+        "TLS: set security.protocol=PLAINTEXT there; HTTP: health checks have a port of their own, tally.http.listeners",
+    ),
+    log(
         "W2101 txn.timeout",
         "A transaction was open for longer than its transaction.timeout.ms; it was aborted and its producer fenced.",
         "look for a processor that died, hangs, or needs longer than its timeout",
@@ -129,6 +134,31 @@ pub(super) const WORDS: &[Word] = &[
         "I2106 txn.expired",
         "A transactional id was not used for transactional.id.expiration.ms and was forgotten.",
         "nothing, or a longer time",
+    ),
+    log(
+        "E2107 txn.hanging",
+        "A transaction was open on a partition and no coordinator held it. It is aborted at the second look, so that readers go on.",
+        "nothing, but no rule leads there: keep the log and the data, and report it",
+    ),
+    log(
+        "W2108 txn.late",
+        "A transaction has been open for longer than any client may ask for.",
+        "tally txn hanging says whether somebody will end it, tally txn abort ends it",
+    ),
+    log(
+        "I2109 txn.taken_over",
+        "A newer producer took a transactional id over while nothing was open; the one before can't begin anything more.",
+        "expected after a restart; else give every instance a transactional.id of its own",
+    ),
+    log(
+        "I2110 producer.expired",
+        "Producers appended nothing for producer.id.expiration.ms; their partitions have forgotten them.",
+        "nothing, or a longer time",
+    ),
+    log(
+        "W2111 txn.marker",
+        "An operator's request (WriteTxnMarkers) ended a transaction on a partition, past its coordinator.",
+        "nothing, if it was meant",
     ),
     log(
         "W2301 config.unused",

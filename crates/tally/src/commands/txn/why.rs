@@ -17,12 +17,15 @@ use crate::client::{Cluster, Failure, check, text};
 use crate::commands::place::{COMMITTED, LATEST, UNCOMMITTED, offset_at};
 use crate::commands::{Common, Done, in_words};
 use crate::output::{Format, Rows, Value, print};
+use tally_protocol::transaction_note::TransactionNote;
 
 /// The last version that asks for one group.
 const OFFSET_FETCH_NEWEST: i16 = 7;
 /// UNSTABLE_OFFSET_COMMIT.
 const PENDING: i16 = 88;
 
+/// So many other partitions of a transaction are asked where it begins there.
+const OTHERS_ASKED: usize = 20;
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Puts a terminal's cursor at the top and clears what is below.
@@ -148,18 +151,15 @@ impl Answer {
             return Ok(());
         };
         let from = producer.open_from.unwrap_or_default();
-        let age = age_ms(&row, self.now_ms)
-            .map_or_else(String::new, |age_ms| format!(" for {}", in_words(age_ms)));
+        let since = row.started_ms.zip(age_ms(&row, self.now_ms));
+        let since = since.map_or_else(String::new, |(started_ms, age_ms)| {
+            format!(" since {} ({})", time_of_day(started_ms), in_words(age_ms))
+        });
         self.rows.line(&format!(
-            "Cause   transaction {} (producer {pid}, epoch {epoch}) has been open{age}, here from {from} on. State: {}.",
+            "Cause   transaction {} (producer {pid}, epoch {epoch}) has been open{since}, here from {from} on. State: {}.",
             row.id, row.state
         ));
-        let others: Vec<String> = row
-            .partitions
-            .iter()
-            .filter(|place| **place != producer.place)
-            .map(Place::to_string)
-            .collect();
+        let others = others(cluster, &row, producer)?;
         if !others.is_empty() {
             self.rows
                 .line(&format!("        It also holds: {}.", others.join(", ")));
@@ -171,8 +171,9 @@ impl Answer {
                 software => format!("{software}, "),
             };
             self.rows.line(&format!(
-                "Client  {software}client.id {client}, {}",
-                note.address
+                "Client  {software}client.id {client}, {}{}.",
+                note.address,
+                last_heard(note)
             ));
         }
         if let Some(age_ms) = age_ms(&row, self.now_ms) {
@@ -198,6 +199,7 @@ impl Answer {
     ) {
         let age_ms = row.and_then(|row| age_ms(row, self.now_ms));
         let timeout_ms = row.map(|row| row.timeout_ms);
+        let note = row.and_then(|row| row.note.as_ref());
         let left_ms = age_ms
             .zip(timeout_ms)
             .map(|(age_ms, timeout_ms)| i64::from(timeout_ms).saturating_sub(age_ms));
@@ -212,6 +214,10 @@ impl Answer {
                 "written_to",
                 Value::from(held.map(|(_, ends, _)| ends.written)),
             ),
+            (
+                "held_back",
+                Value::from(held.map(|(_, ends, _)| ends.written - ends.readable)),
+            ),
             ("open_from", Value::from(producer.open_from)),
             ("producer_id", Value::from(producer.producer_id)),
             ("producer_epoch", Value::from(producer.producer_epoch)),
@@ -222,6 +228,14 @@ impl Answer {
             ("state", Value::from(row.map(|row| row.state.as_str()))),
             ("age_ms", Value::from(age_ms)),
             ("ends_in_ms", Value::from(left_ms)),
+            (
+                "owner_heard_ago_ms",
+                Value::from(note.and_then(|note| note.heard_ago_ms)),
+            ),
+            (
+                "owner_gone_ago_ms",
+                Value::from(note.and_then(|note| note.gone_ago_ms)),
+            ),
         ];
         self.rows.row("cause", fields);
     }
@@ -234,28 +248,7 @@ impl Answer {
         self.is_open = is_open(row);
         let note = row.note.clone().unwrap_or_default();
         if !self.is_table {
-            let text = |text: &str| Value::from((!text.is_empty()).then_some(text));
-            let happened = !note.reason.is_empty();
-            self.rows.row(
-                "id",
-                vec![
-                    ("transactional_id", Value::from(row.id.as_str())),
-                    ("state", text(&row.state)),
-                    ("reason", text(&note.reason)),
-                    ("at_ms", Value::from(happened.then_some(note.at_ms))),
-                    (
-                        "producer_id",
-                        Value::from(happened.then_some(note.producer_id)),
-                    ),
-                    (
-                        "producer_epoch",
-                        Value::from(happened.then_some(note.producer_epoch)),
-                    ),
-                    ("owner_client_id", text(&note.client_id)),
-                    ("owner_software", text(&note.software)),
-                    ("owner_address", text(&note.address)),
-                ],
-            );
+            self.id_row(row, &note);
             return Ok(());
         }
         let who = format!(
@@ -266,6 +259,7 @@ impl Answer {
         let happened = match note.reason.split_once(' ').map_or("", |(_, name)| name) {
             "txn.timeout" => format!("its transaction was aborted {ago} ago: open for longer than its timeout ({who} is fenced)"),
             "txn.fenced" => format!("it was fenced {ago} ago: a newer instance called InitProducerId while a transaction was open ({who} is fenced)"),
+            "txn.taken_over" => format!("it was fenced {ago} ago: a newer instance called InitProducerId; nothing was open ({who} is fenced)"),
             "txn.power_cut" => format!("it was fenced {ago} ago: after a power cut what was open is aborted ({who} is fenced)"),
             "txn.aborted" => format!("its client aborted a transaction {ago} ago ({who})"),
             "txn.expired" => format!("it was forgotten {ago} ago: not used for transactional.id.expiration.ms ({who})"),
@@ -274,13 +268,17 @@ impl Answer {
         self.rows.line(&format!("{}: {happened}.", row.id));
         if !note.reason.is_empty() {
             let code = note.reason.split(' ').next().unwrap_or_default();
+            let is_everyday = ["I2105", "I2109"].contains(&code);
+            let level = if is_everyday { " at level debug" } else { "" };
             self.rows
-                .line(&format!("Code    {code}, also in the broker's log"));
+                .line(&format!("Code    {code}, also in the broker's log{level}"));
         }
         if !note.address.is_empty() {
             self.rows.line(&format!(
-                "Owner   client.id {}, {} called InitProducerId last",
-                note.client_id, note.address
+                "Owner   client.id {}, {} called InitProducerId last{}",
+                note.client_id,
+                note.address,
+                last_heard(&note)
             ));
         }
         if row.error != NOT_FOUND {
@@ -295,6 +293,33 @@ impl Answer {
                 .line("If both belong to one deployment, give each its own transactional.id.");
         }
         Ok(())
+    }
+
+    fn id_row(&mut self, row: &Described, note: &TransactionNote) {
+        let text = |text: &str| Value::from((!text.is_empty()).then_some(text));
+        let happened = !note.reason.is_empty();
+        self.rows.row(
+            "id",
+            vec![
+                ("transactional_id", Value::from(row.id.as_str())),
+                ("state", text(&row.state)),
+                ("reason", text(&note.reason)),
+                ("at_ms", Value::from(happened.then_some(note.at_ms))),
+                (
+                    "producer_id",
+                    Value::from(happened.then_some(note.producer_id)),
+                ),
+                (
+                    "producer_epoch",
+                    Value::from(happened.then_some(note.producer_epoch)),
+                ),
+                ("owner_client_id", text(&note.client_id)),
+                ("owner_software", text(&note.software)),
+                ("owner_address", text(&note.address)),
+                ("owner_heard_ago_ms", Value::from(note.heard_ago_ms)),
+                ("owner_gone_ago_ms", Value::from(note.gone_ago_ms)),
+            ],
+        );
     }
 
     /// Offsets that wait for the end of a transaction.
@@ -364,6 +389,51 @@ fn owner_of(cluster: &mut Cluster, producer_id: i64) -> Result<Option<Described>
     Ok(described.into_iter().find(is_open))
 }
 
+/// When the connection that took the id over was heard of last; nothing if the broker does not say.
+fn last_heard(note: &TransactionNote) -> String {
+    let ago = |ms: u64| in_words(i64::try_from(ms).unwrap_or(i64::MAX));
+    let heard = note
+        .heard_ago_ms
+        .map(|ms| format!(", last heard of {} ago", ago(ms)));
+    let gone = note
+        .gone_ago_ms
+        .map(|ms| format!("; connection closed {} ago", ago(ms)));
+    heard.unwrap_or_default() + &gone.unwrap_or_default()
+}
+
+/// What else a transaction holds, and from where on.
+fn others(
+    cluster: &mut Cluster,
+    row: &Described,
+    producer: &Producer,
+) -> Result<Vec<String>, Failure> {
+    let mut others = Vec::new();
+    let held = row
+        .partitions
+        .iter()
+        .filter(|place| **place != producer.place);
+    for (nth, place) in held.enumerate() {
+        let mut from = None;
+        if nth < OTHERS_ASKED && place.topic != OFFSETS_TOPIC {
+            let producers = ask::producers(cluster, &place.topic, Some(place.partition))?;
+            let its = |other: &&Producer| other.producer_id == row.producer_id;
+            from = producers.iter().find(its).and_then(|other| other.open_from);
+        }
+        others.push(match from {
+            Some(from) => format!("{place} from {from}"),
+            None => place.to_string(),
+        });
+    }
+    Ok(others)
+}
+
+/// A time of today or of the day before, by which logs can be searched.
+fn time_of_day(ms: i64) -> String {
+    let seconds = ms.div_euclid(1000).rem_euclid(86_400);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
+}
+
 fn is_open(row: &Described) -> bool {
     row.state == "Ongoing" || row.state.starts_with("Prepare")
 }
@@ -395,4 +465,15 @@ fn ends(
         return Err(unknown());
     }
     Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_is_that_of_logs() {
+        assert_eq!(time_of_day(0), "00:00:00 UTC");
+        assert_eq!(time_of_day(1_795_278_863_009), "16:34:23 UTC");
+    }
 }

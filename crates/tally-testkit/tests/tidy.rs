@@ -316,7 +316,11 @@ fn every_row_of_a_rule_names_its_test() {
         .iter()
         .map(|path| read(path))
         .collect();
-    for name in ["docs/exactly-once.md", "docs/log-and-fetch.md"] {
+    for name in [
+        "docs/exactly-once.md",
+        "docs/log-and-fetch.md",
+        "docs/groups.md",
+    ] {
         let document = read(&root.join(name));
         let rows = rule_rows(&document);
         assert!(rows.len() > 50, "{name}: the tables are found");

@@ -1,5 +1,5 @@
-//! The rules by their numbers: each has its row, and so its test, in `docs/exactly-once.md` or `docs/log-and-fetch.md`; the
-//! few that no test can look at are said there in words.
+//! The rules by their numbers: each has its row, and so its test, in `docs/exactly-once.md`, `docs/log-and-fetch.md` or
+//! `docs/groups.md`; the few that no test can look at are said there in words.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -53,6 +53,25 @@ const LOG_AND_FETCH: &[(&str, RangeInclusive<u16>)] = &[
     ("LR", 165..=166),
 ];
 
+/// Those of groups.
+const GROUPS: &[(&str, RangeInclusive<u16>)] = &[
+    ("GR", 1..=5),
+    ("GR", 10..=12),
+    ("GR", 20..=27),
+    ("GR", 30..=42),
+    ("GR", 50..=55),
+    ("GR", 60..=77),
+    ("GR", 80..=87),
+    ("GR", 90..=93),
+    ("GR", 100..=104),
+    ("GR", 110..=111),
+    ("GR", 120..=124),
+    ("GR", 130..=134),
+];
+
+/// How records are gathered shows in no answer.
+const GROUPS_IN_WORDS: [(&str, &str); 1] = [("GR-131", "GR-131 says that waiting records")];
+
 /// A freedom that is not used, and a promise that is not made: said in these words.
 const IN_WORDS: [(&str, &str); 2] = [
     ("V-8", "V-8 allows the coordinator"),
@@ -103,6 +122,7 @@ fn ranges_of_numbers_are_read() {
 fn every_rule_has_its_row() {
     check("docs/exactly-once.md", EXACTLY_ONCE, &IN_WORDS);
     check("docs/log-and-fetch.md", LOG_AND_FETCH, &[]);
+    check("docs/groups.md", GROUPS, &GROUPS_IN_WORDS);
 }
 
 #[track_caller]

@@ -9,17 +9,17 @@
 use crate::world::PROGRAM;
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, EndTxnRequest, InitProducerIdRequest, ProduceRequest, ProducerId,
-    TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, DescribeTransactionsRequest, EndTxnRequest, InitProducerIdRequest,
+    ProduceRequest, ProducerId, TxnOffsetCommitRequest,
 };
 use std::collections::BTreeMap;
 use tally_testkit::batches::Batch;
-use tally_testkit::broker::{Broker, is_reference};
+use tally_testkit::broker::{Broker, is_reference, left_out};
 use tally_testkit::client::{Client, ProduceCall, Producer, group_id, transactional_id, unique};
-use tally_testkit::waiting::wait_until;
+use tally_testkit::waiting::{wait_for, wait_until};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Flow {
+pub(crate) enum Flow {
     Tv1,
     Tv2,
 }
@@ -140,10 +140,29 @@ impl Life {
         assert!(dying.is_none(), "the broker has not died");
     }
 
+    /// The requests of a turn until nobody answers.
+    fn play_to_death(&mut self, broker: &mut Broker) {
+        let number = i32::try_from(self.turns.len()).expect("few") + 1;
+        let turn = Turn {
+            number,
+            commit: true,
+        };
+        for &step in self.flow.steps() {
+            match wait_for("an answer or none", || match self.attempt(turn, step) {
+                Some(14..=16 | 19 | 51) => None,
+                told => Some(told),
+            }) {
+                Some(code) => assert_eq!(code, 0, "{step:?}"),
+                None => return,
+            }
+        }
+        panic!("the broker {} has not died", broker.address());
+    }
+
     /// The broker has died: it is started again, and the client connects.
     fn bury(&mut self, broker: &mut Broker) {
         broker.wait_for_death();
-        broker.calm(0);
+        broker.calm_all();
         broker.start_again();
         self.connect(broker);
     }
@@ -360,7 +379,7 @@ fn dies_at(points: &[&str], commit: bool) {
 #[track_caller]
 fn dies_in(flow: Flow, points: &[&str], commit: bool) {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
     let mut broker = Broker::start(PROGRAM, &[]);
     let mut life = Life::begin(&broker, flow);
@@ -377,6 +396,53 @@ fn dies_in(flow: Flow, points: &[&str], commit: bool) {
         life.play(None, true);
         life.check();
     }
+}
+
+/// Dies at all of these points, one after the other, with these settings; the points are armed together, so each start but the
+/// first is that after a death.
+#[track_caller]
+pub(crate) fn dies_once_at_each(settings: &[&str], flow: Flow, points: &[&str], commit: bool) {
+    let mut broker = Broker::start(PROGRAM, settings);
+    broker.set_faults(points);
+    broker.kill_and_start();
+    let mut life = Life::begin(&broker, flow);
+    for (index, point) in points.iter().enumerate() {
+        eprintln!("{settings:?}, {flow:?}, commit {commit}: {point}");
+        broker.wake(index);
+        life.play(Some(&mut broker), commit);
+        life.check();
+    }
+    life.play(None, true);
+    life.check();
+}
+
+/// What the next start finds where nothing is kept: nothing, and a client may begin anew, also under its old names.
+#[track_caller]
+pub(crate) fn dies_and_forgets(settings: &[&str], flow: Flow, points: &[&str]) {
+    let mut broker = Broker::start(PROGRAM, settings);
+    broker.set_faults(points);
+    broker.kill_and_start();
+    for index in 0..points.len() {
+        let mut life = Life::begin(&broker, flow);
+        broker.wake(index);
+        life.play_to_death(&mut broker);
+        broker.wait_for_death();
+        broker.calm(index);
+        broker.start_again();
+        life.client = broker.client();
+        life.client.wait_for_group(&life.group);
+        let topic = life.client.topic(&life.topic);
+        assert_eq!(topic.error_code, 3, "the topic");
+        let offset = life
+            .client
+            .committed_offset(&life.group, &life.topic, 0, true);
+        assert_eq!(offset, (0, -1), "the group");
+        let request = DescribeTransactionsRequest::default()
+            .with_transactional_ids(vec![transactional_id(&life.id)]);
+        let id = &life.client.call(0, &request).transaction_states[0];
+        assert_eq!(id.error_code, 105, "the id");
+    }
+    Life::begin(&broker, flow).check();
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Deaths outside a transaction's own writes: snapshots, blocks of producer ids, the fence, DeleteRecords, recovery itself
-//! . The transaction's own are in `crash_matrix`.
+//! . The transaction's own are in `crash_matrix`; `crash_modes` does the same in the
+//! modes of durability that sync.
 
 use crate::world::Answer::{At, Code};
 use crate::world::{Answer, PROGRAM, World, at_epoch};
 use kafka_protocol::messages::InitProducerIdRequest;
 use std::collections::BTreeSet;
 use tally_testkit::batches::Batch;
-use tally_testkit::broker::{Broker, is_reference};
+use tally_testkit::broker::{Broker, is_reference, left_out};
 use tally_testkit::client::{ProduceCall, Producer};
 use tally_testkit::waiting::wait_until;
 
@@ -56,7 +57,12 @@ pub(crate) fn dying_at(point: &str, settings: &[&str]) -> (Broker, World) {
 
 #[test]
 fn x262_cr3_what_was_answered_is_a_duplicate_after_a_kill() {
-    let mut broker = Broker::start(PROGRAM, &[]);
+    what_was_answered_is_a_duplicate(&[]);
+}
+
+#[track_caller]
+pub(crate) fn what_was_answered_is_a_duplicate(settings: &[&str]) {
+    let mut broker = Broker::start(PROGRAM, settings);
     let mut world = World::on(&broker);
     let a = world.pid();
     for sequence in 0..5 {
@@ -73,8 +79,14 @@ fn x262_cr3_what_was_answered_is_a_duplicate_after_a_kill() {
 #[test]
 fn x263_cr4_x264_cr5_a_snapshot_that_was_not_finished_is_not_missed() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
+    snapshots_are_not_missed(&[]);
+}
+
+#[track_caller]
+pub(crate) fn snapshots_are_not_missed(settings: &[&str]) {
+    let settings = [settings, &["log.segment.bytes=1048576"]].concat();
     let points = [
         "roll.after=kill@1",
         "replace.snapshot=kill@1",
@@ -83,7 +95,7 @@ fn x263_cr4_x264_cr5_a_snapshot_that_was_not_finished_is_not_missed() {
         "replaced.snapshot=kill@1",
     ];
     for point in points {
-        let (mut broker, mut world) = dying_at(point, &["log.segment.bytes=1048576"]);
+        let (mut broker, mut world) = dying_at(point, &settings);
         let a = world.pid();
         for sequence in 0..3 {
             let batch = large(a, sequence);
@@ -104,10 +116,16 @@ fn x263_cr4_x264_cr5_a_snapshot_that_was_not_finished_is_not_missed() {
 #[test]
 fn x263_cr4_a_stop_that_dies_over_its_snapshots_is_a_kill() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
-    for point in ["written.snapshot=kill@1", "renamed.snapshot=kill@1"] {
-        let (mut broker, mut world) = dying_at(point, &[]);
+    let points = ["written.snapshot=kill@1", "renamed.snapshot=kill@1"];
+    a_stop_that_dies_is_a_kill(&[], &points);
+}
+
+#[track_caller]
+pub(crate) fn a_stop_that_dies_is_a_kill(settings: &[&str], points: &[&str]) {
+    for point in points {
+        let (mut broker, mut world) = dying_at(point, settings);
         let a = world.pid();
         assert_eq!(world.d(a, 0, 0, 3), At(0));
         broker.wake(0);
@@ -124,8 +142,13 @@ fn x263_cr4_a_stop_that_dies_over_its_snapshots_is_a_kill() {
 #[test]
 fn x265_cr6_a_block_of_producer_ids_is_never_given_twice() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
+    no_producer_id_is_given_twice(&[]);
+}
+
+#[track_caller]
+pub(crate) fn no_producer_id_is_given_twice(settings: &[&str]) {
     let points = [
         "replace.meta=kill@1",
         "written.meta=kill@1",
@@ -136,7 +159,7 @@ fn x265_cr6_a_block_of_producer_ids_is_never_given_twice() {
         .with_transactional_id(None)
         .with_producer_id((-1).into())
         .with_producer_epoch(-1);
-    let mut broker = Broker::start(PROGRAM, &[]);
+    let mut broker = Broker::start(PROGRAM, settings);
     let mut pids = BTreeSet::new();
     for point in points {
         broker.set_faults(&[point]);
@@ -186,40 +209,50 @@ const FENCE_POINTS: [&str; 6] = [
 #[test]
 fn x279_cr20_a_fence_is_finished() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
+    for version in [9, 12] {
+        a_fence_is_finished(&[], version);
+    }
+}
+
+#[track_caller]
+pub(crate) fn a_fence_is_finished(settings: &[&str], version: i16) {
     for point in FENCE_POINTS {
-        for version in [9, 12] {
-            let (mut broker, mut world) = dying_at(point, &[]);
-            let a = world.ipi();
-            if version == 9 {
-                assert_eq!(world.apt(a), 0);
-            }
-            assert_eq!(world.td(version, a, 0, 1), At(0));
-            broker.wake(0);
-            let request = world.ipi_request(None);
-            // The fence answers 51 and goes on by itself: whether the answer still left is of no matter.
-            let answered = world.client.try_call(4, &request);
-            assert!(answered.is_none_or(|response| response.error_code == 51));
-            resurrect(&mut broker, &mut world);
-            check_fenced(&mut world, a);
-            let next = world.ipi();
-            assert_eq!(
-                (next.id, next.epoch),
-                (a.id, a.epoch + 3),
-                "no epoch is skipped"
-            );
+        let (mut broker, mut world) = dying_at(point, settings);
+        let a = world.ipi();
+        if version == 9 {
+            assert_eq!(world.apt(a), 0);
         }
+        assert_eq!(world.td(version, a, 0, 1), At(0));
+        broker.wake(0);
+        let request = world.ipi_request(None);
+        // The fence answers 51 and goes on by itself: whether the answer still left is of no matter.
+        let answered = world.client.try_call(4, &request);
+        assert!(answered.is_none_or(|response| response.error_code == 51));
+        resurrect(&mut broker, &mut world);
+        check_fenced(&mut world, a);
+        let next = world.ipi();
+        assert_eq!(
+            (next.id, next.epoch),
+            (a.id, a.epoch + 3),
+            "no epoch is skipped"
+        );
     }
 }
 
 #[test]
 fn x279_cr20_a_timeout_is_finished() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
+    a_timeout_is_finished(&[]);
+}
+
+#[track_caller]
+pub(crate) fn a_timeout_is_finished(settings: &[&str]) {
     for point in FENCE_POINTS {
-        let (mut broker, mut world) = dying_at(point, &[]);
+        let (mut broker, mut world) = dying_at(point, settings);
         let request = world.ipi_request(None).with_transaction_timeout_ms(500);
         let (error, a) = world.client.init_producer_id(4, &request);
         assert_eq!((error, world.apt(a), world.td9(a, 0, 1)), (0, 0, At(0)));
@@ -239,8 +272,14 @@ fn x279_cr20_a_timeout_is_finished() {
 #[test]
 fn x281_cr22_delete_records_is_done_or_not() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
+    delete_records_is_done_or_not(&[]);
+}
+
+#[track_caller]
+pub(crate) fn delete_records_is_done_or_not(settings: &[&str]) {
+    let settings = [settings, &["log.segment.bytes=1048576"]].concat();
     let points = [
         "replace.log-start=kill@1",
         "written.log-start=kill@1",
@@ -249,7 +288,7 @@ fn x281_cr22_delete_records_is_done_or_not() {
         "removed.log=kill@1",
     ];
     for point in points {
-        let (mut broker, mut world) = dying_at(point, &["log.segment.bytes=1048576"]);
+        let (mut broker, mut world) = dying_at(point, &settings);
         let a = world.pid();
         for sequence in 0..8 {
             assert_eq!(world.plain(&large(a, sequence)), At(sequence.into()));
@@ -287,9 +326,14 @@ fn delete_to(topic: &str, before: i64) -> kafka_protocol::messages::DeleteRecord
 #[test]
 fn x282_cr23_recovery_may_die_as_often_as_it_likes() {
     if is_reference() {
-        return; // The points are in Tally.
+        return left_out("The points are in Tally.");
     }
-    let (mut broker, mut world) = dying_at("append.torn=kill@1", &[]);
+    recovery_may_die(&[]);
+}
+
+#[track_caller]
+pub(crate) fn recovery_may_die(settings: &[&str]) {
+    let (mut broker, mut world) = dying_at("append.torn=kill@1", settings);
     let a = world.ipi();
     assert_eq!(world.apt(a), 0);
     assert_eq!(world.td9(a, 0, 2), At(0));

@@ -5,6 +5,7 @@ mod admin;
 mod committed_offsets;
 mod compaction;
 mod crash_matrix;
+mod crash_modes;
 mod crash_points;
 mod crashes;
 mod delayed;

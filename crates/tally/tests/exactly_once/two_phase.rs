@@ -7,7 +7,7 @@ use crate::world::{PROGRAM, World, at_epoch, bumped};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::InitProducerIdResponse;
 use kafka_protocol::protocol::{Decodable, Encodable};
-use tally_testkit::broker::{Broker, is_reference};
+use tally_testkit::broker::{Broker, is_reference, left_out};
 use tally_testkit::client::{Client, Producer, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
 use tally_testkit::wire::frame_of;
@@ -81,7 +81,7 @@ fn x085_t1_version_six_with_two_phase_commit_off() {
 #[test]
 fn t1_a_prepared_transaction_outlives_its_producer_and_the_broker() {
     if is_reference() {
-        return; // Kafka 4.3.1 refuses keep_prepared_txn.
+        return left_out("Kafka 4.3.1 refuses keep_prepared_txn.");
     }
     for commit in [true, false] {
         let mut broker = Broker::start(PROGRAM, &["transaction.two.phase.commit.enable=true"]);
@@ -126,7 +126,7 @@ fn t1_a_prepared_transaction_outlives_its_producer_and_the_broker() {
 fn t1_i24_offsets_are_prepared_too_and_outlive_kills_and_the_timeout() {
     const TEN_DAYS_MS: i64 = 864_000_000;
     if is_reference() {
-        return; // Kafka 4.3.1 refuses keep_prepared_txn.
+        return left_out("Kafka 4.3.1 refuses keep_prepared_txn.");
     }
     for commit in [true, false] {
         let mut broker = Broker::start(PROGRAM, &["transaction.two.phase.commit.enable=true"]);
@@ -171,7 +171,7 @@ fn t1_i24_offsets_are_prepared_too_and_outlive_kills_and_the_timeout() {
 #[test]
 fn t1_a_producer_that_does_not_keep_it_aborts_it() {
     if is_reference() {
-        return; // Kafka 4.3.1 refuses keep_prepared_txn.
+        return left_out("Kafka 4.3.1 refuses keep_prepared_txn.");
     }
     let broker = Broker::start(PROGRAM, &["transaction.two.phase.commit.enable=true"]);
     let mut world = World::on(&broker);

@@ -25,3 +25,4 @@ mod security;
 mod segments;
 mod sessions;
 mod topics;
+mod validation;

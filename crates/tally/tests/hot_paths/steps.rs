@@ -4,12 +4,21 @@
 //! The client may cost what it likes: what is counted is the broker, by its thread or by its process.
 
 use bytes::Bytes;
-use kafka_protocol::messages::InitProducerIdRequest;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
+    SyncGroupRequest,
+};
 use tally_testkit::batches::{Batch, Record};
-use tally_testkit::client::{Client, FetchCall, ProduceCall, Producer, transactional_id, unique};
+use tally_testkit::client::{
+    Client, FetchCall, ProduceCall, Producer, group_id, text, topic_name, transactional_id, unique,
+};
 
 /// Partitions of a transaction.
 const TRANSACTION_PARTITIONS: i32 = 3;
+
+/// How long members may be silent: callgrind is slow.
+const SESSION_MS: i32 = 300_000;
 
 /// Something clients do all the time.
 pub(crate) struct HotPath {
@@ -27,7 +36,7 @@ pub(crate) struct HotPath {
 pub(crate) type Step = fn(&mut Load);
 
 /// All of them.
-pub(crate) const HOT_PATHS: [HotPath; 10] = [
+pub(crate) const HOT_PATHS: [HotPath; 13] = [
     path("produce-170B", 1, nothing, &[("Produce", produce_small)]),
     path("produce-64KB", 1, nothing, &[("Produce", produce_large)]),
     path("produce-8p", 8, nothing, &[("Produce", produce_everywhere)]),
@@ -60,7 +69,24 @@ pub(crate) const HOT_PATHS: [HotPath; 10] = [
             ("EndTxn", end_v3),
         ],
     ),
+    path(
+        "tv2-offsets",
+        1,
+        find_group,
+        &[
+            ("Produce", produce_in_transaction_v12),
+            ("TxnOffsetCommit", commit_offset_in_transaction_v5),
+            ("EndTxn", end_v5),
+        ],
+    ),
     path("offsets", 1, find_group, &[("OffsetCommit", commit_offset)]),
+    path("heartbeat", 1, join, &[("Heartbeat", heartbeat)]),
+    path(
+        "consumer-heartbeat",
+        1,
+        join_as_consumer,
+        &[("ConsumerGroupHeartbeat", consumer_heartbeat)],
+    ),
 ];
 
 const fn path(
@@ -96,6 +122,8 @@ impl HotPath {
             id,
             producer,
             sequence: 0,
+            member: String::new(),
+            generation: 0,
         };
         (self.prepare)(&mut load);
         load
@@ -116,6 +144,9 @@ pub(crate) struct Load {
     producer: Producer,
     /// Sequence of the next batch, of each partition.
     sequence: i32,
+    /// What it is in its group, and since when: a classic group's generation, a member's epoch in the others.
+    member: String,
+    generation: i32,
 }
 
 /// Records of so many bytes each, with the next sequence.
@@ -235,13 +266,82 @@ fn add_offsets(load: &mut Load) {
     assert_eq!(error, 0, "AddOffsetsToTxn");
 }
 
-fn commit_offset_in_transaction(load: &mut Load) {
+fn commit_offset_as_transaction(load: &mut Load, version: i16) {
     let offsets = [(load.topic.as_str(), 0, 1)];
     let request = Client::txn_offset_commit_request(&load.id, load.producer, &load.id, &offsets);
-    assert_eq!(load.client.txn_offset_commit(3, &request), [0]);
+    assert_eq!(load.client.txn_offset_commit(version, &request), [0]);
+}
+
+fn commit_offset_in_transaction(load: &mut Load) {
+    commit_offset_as_transaction(load, 3);
+}
+
+/// Who announces no group before (KIP-890).
+fn commit_offset_in_transaction_v5(load: &mut Load) {
+    commit_offset_as_transaction(load, 5);
 }
 
 fn commit_offset(load: &mut Load) {
     let error = load.client.commit_offset(&load.id, &load.topic, 0, 1);
     assert_eq!(error, 0, "OffsetCommit");
+}
+
+fn join(load: &mut Load) {
+    find_group(load);
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(text("range"))
+        .with_metadata(Bytes::from_static(&[0; 10]));
+    let request = JoinGroupRequest::default()
+        .with_group_id(group_id(&load.id))
+        .with_session_timeout_ms(SESSION_MS)
+        .with_rebalance_timeout_ms(SESSION_MS)
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![protocol]);
+    let joined = load.client.call(3, &request);
+    assert_eq!(joined.error_code, 0, "JoinGroup");
+    load.member = joined.member_id.to_string();
+    load.generation = joined.generation_id;
+    let request = SyncGroupRequest::default()
+        .with_group_id(group_id(&load.id))
+        .with_generation_id(load.generation)
+        .with_member_id(text(&load.member));
+    assert_eq!(load.client.call(3, &request).error_code, 0, "SyncGroup");
+}
+
+fn heartbeat(load: &mut Load) {
+    let request = HeartbeatRequest::default()
+        .with_group_id(group_id(&load.id))
+        .with_generation_id(load.generation)
+        .with_member_id(text(&load.member));
+    assert_eq!(load.client.call(3, &request).error_code, 0, "Heartbeat");
+}
+
+fn join_as_consumer(load: &mut Load) {
+    find_group(load);
+    load.member = unique("member");
+    let request = consumer_request(load)
+        .with_rebalance_timeout_ms(SESSION_MS)
+        .with_subscribed_topic_names(Some(vec![topic_name(&load.topic)]))
+        .with_topic_partitions(Some(Vec::new()));
+    let joined = load.client.call(0, &request);
+    assert_eq!(joined.error_code, 0, "ConsumerGroupHeartbeat");
+    load.generation = joined.member_epoch;
+}
+
+/// A heartbeat that says nothing new.
+fn consumer_request(load: &Load) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group_id(&load.id))
+        .with_member_id(text(&load.member))
+        .with_member_epoch(load.generation)
+        .with_rebalance_timeout_ms(-1)
+        .with_subscribed_topic_names(None)
+        .with_topic_partitions(None)
+}
+
+fn consumer_heartbeat(load: &mut Load) {
+    let request = consumer_request(load);
+    let answer = load.client.call(0, &request);
+    assert_eq!(answer.error_code, 0, "ConsumerGroupHeartbeat");
+    load.generation = answer.member_epoch;
 }

@@ -6,7 +6,12 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kafka_protocol::messages::fetch_request::{
     FetchPartition as TheirPartition, FetchTopic as TheirTopic,
 };
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse};
 use kafka_protocol::messages::{FetchRequest as TheirFetch, ProduceRequest as TheirProduce};
 use kafka_protocol::messages::{TopicName, TransactionalId};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
@@ -22,6 +27,7 @@ use tally_protocol::{ErrorCode, Offset, TopicId};
 /// Versions that librdkafka speaks.
 const PRODUCE: i16 = 9;
 const FETCH: i16 = 12;
+const METADATA: i16 = 12;
 /// Bytes of a batch.
 const BATCH_BYTES: usize = 170;
 
@@ -153,5 +159,44 @@ fn answers(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, requests, answers);
+/// Metadata has no path of its own: the broker uses the codec crate for it.
+fn metadata(criterion: &mut Criterion) {
+    const TOPICS: usize = 100;
+    let me = BrokerId(1);
+    let names: Vec<TopicName> = (0..TOPICS)
+        .map(|nth| TopicName(StrBytes::from_string(format!("orders-{nth}"))))
+        .collect();
+    let wanted = names
+        .iter()
+        .map(|name| MetadataRequestTopic::default().with_name(Some(name.clone())));
+    let request = MetadataRequest::default().with_topics(Some(wanted.collect()));
+    let request = body(&request, METADATA).freeze();
+    let name = format!("codec/metadata request, {TOPICS} topics, codec crate");
+    criterion.bench_function(&name, |bench| {
+        bench.iter(|| MetadataRequest::decode(&mut request.clone(), METADATA).expect("legal"));
+    });
+    let answer = || {
+        let topics = names.iter().map(|name| {
+            let partition = MetadataResponsePartition::default()
+                .with_leader_id(me)
+                .with_replica_nodes(vec![me])
+                .with_isr_nodes(vec![me]);
+            MetadataResponseTopic::default()
+                .with_name(Some(name.clone()))
+                .with_partitions(vec![partition])
+        });
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(me)
+            .with_host(StrBytes::from_static_str("localhost"))
+            .with_port(9092);
+        let answer = MetadataResponse::default()
+            .with_brokers(vec![broker])
+            .with_topics(topics.collect());
+        body(&answer, METADATA)
+    };
+    let name = format!("codec/metadata answer, {TOPICS} topics, codec crate");
+    criterion.bench_function(&name, |bench| bench.iter(answer));
+}
+
+criterion_group!(benches, requests, answers, metadata);
 criterion_main!(benches);

@@ -1,34 +1,15 @@
 //! What an append to a log costs beside a bare `pwrite` of the same bytes: `cargo bench -p tally-storage --bench append`.
 //! `TALLY_BENCH_DIR` names the file system to use (default: the directory for temporary files).
 
-use bytes::Bytes;
+#[allow(dead_code, reason = "each benchmark uses what it needs of this")]
+#[path = "common/partitions.rs"]
+mod partitions;
+
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use partitions::{append, batch, directory, open, partition};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use tally_protocol::build::BatchBuilder;
-use tally_protocol::{LeaderEpoch, PartitionId, TopicId};
-use tally_storage::{DataDir, Entry, Journal, LogOptions, SegmentJournal};
-
-fn partition(index: i32) -> PartitionId {
-    PartitionId {
-        topic: TopicId([1; 16]),
-        index,
-    }
-}
-
-fn directory() -> tempfile::TempDir {
-    let place = std::env::var_os("TALLY_BENCH_DIR");
-    let place = place.map_or_else(std::env::temp_dir, Into::into);
-    tempfile::tempdir_in(place).expect("a directory")
-}
-
-fn batch(bytes: usize) -> Vec<u8> {
-    let mut batch = BatchBuilder::with_capacity(1_700_000_000_000, bytes);
-    batch.push(None, Some(&vec![b'x'; bytes - 80]));
-    batch.finish().to_vec()
-}
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
@@ -51,31 +32,13 @@ fn to_files(group: &mut Group<'_>, partitions: i32, batch: &[u8]) {
 
 fn to_journal(group: &mut Group<'_>, partitions: i32, batch: &[u8]) {
     let root = directory();
-    let dir = DataDir::open(root.path()).expect("the directory is free");
-    let mut journal = SegmentJournal::new(Arc::new(dir));
-    for index in 0..partitions {
-        let opened = journal.open_partition(partition(index), LogOptions::default());
-        opened.expect("the partition opens");
-    }
+    let mut journal = open(root.path(), partitions);
     let (mut bytes, mut index) = (batch.to_vec(), 0);
     group.bench_function(format!("{partitions} partitions"), |bench| {
         bench.iter(|| {
             let id = partition(index);
             index = (index + 1) % partitions;
-            let base = journal.log_end(id);
-            journal.reserve(id, bytes.len()).expect("the disk has room");
-            // Stamped as a shard does: the next append needs bytes of its own.
-            bytes[..8].copy_from_slice(&base.0.to_be_bytes());
-            let taken = Bytes::from(std::mem::take(&mut bytes));
-            journal.append(Entry {
-                partition: id,
-                leader_epoch: LeaderEpoch(1),
-                base,
-                last: base,
-                max_timestamp: base.0,
-                bytes: taken.clone(),
-            });
-            bytes = taken.try_into_mut().expect("nobody else has it").into();
+            bytes = append(&mut journal, id, std::mem::take(&mut bytes));
         });
     });
 }

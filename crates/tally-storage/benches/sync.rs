@@ -5,22 +5,20 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+#[allow(dead_code, reason = "each benchmark uses what it needs of this")]
+#[path = "common/partitions.rs"]
+mod partitions;
+
 use bytes::Bytes;
+use partitions::{directory, partition};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
-use tally_protocol::{LeaderEpoch, PartitionId, TopicId};
+use tally_protocol::LeaderEpoch;
 use tally_storage::{
     DataDir, Durability, Entry, Journal, LogOptions, SegmentJournal, SyncJournal, SyncOptions,
     Ticket,
 };
-
-fn partition(index: i32) -> PartitionId {
-    PartitionId {
-        topic: TopicId([1; 16]),
-        index,
-    }
-}
 
 fn batch(base: i64, size: usize) -> Bytes {
     let mut bytes = vec![7; size];
@@ -40,9 +38,7 @@ struct Place {
 }
 
 fn place() -> Place {
-    let parent = std::env::var_os("TALLY_BENCH_DIR");
-    let parent = parent.map_or_else(std::env::temp_dir, Into::into);
-    let root = tempfile::tempdir_in(parent).expect("a directory");
+    let root = directory();
     let dir = Arc::new(DataDir::open(root.path()).expect("the directory is free"));
     let options = SyncOptions {
         durability: Durability::Always,

@@ -19,6 +19,10 @@ pub(crate) enum Metric {
     P99,
     /// 99.9 % were faster.
     P999,
+    /// 99 % were faster, counted from when they were sent instead of from when they were due.
+    SentP99,
+    /// 99 % were sent with less delay: what the load itself is late.
+    LateP99,
     /// 99 % of the EndTxn were faster.
     EndP99,
     /// Requests sent again, per unit.
@@ -39,6 +43,9 @@ pub(crate) enum Metric {
     StartCpuMs,
     /// Share of the pages that were in memory before the cold read.
     Resident,
+    /// Page faults of the runtime's threads that the kernel began twice, of the whole run: to wait for the disk, or only to have
+    /// it read ahead.
+    WorkerFaults,
 }
 
 impl Metric {
@@ -51,6 +58,8 @@ impl Metric {
             Metric::P50 => "p50 ms",
             Metric::P99 => "p99 ms",
             Metric::P999 => "p99.9 ms",
+            Metric::SentP99 => "p99 ms from when sent",
+            Metric::LateP99 => "sent late, p99 ms",
             Metric::EndP99 => "EndTxn p99 ms",
             Metric::Again => "sent again, each",
             Metric::Cores => "cores busy",
@@ -61,6 +70,7 @@ impl Metric {
             Metric::StartCpuMs => "start CPU ms",
             Metric::StartAfterKillMs => "start after kill -9 ms",
             Metric::Resident => "share in memory before",
+            Metric::WorkerFaults => "major faults of workers",
         }
     }
 }
@@ -97,8 +107,8 @@ pub(crate) enum Load {
     Produce(ProduceCell),
     /// Produce at a fixed rate.
     PacedProduce(ProduceCell, u64),
-    /// Records from a producer to a consumer that follows, at a fixed rate.
-    EndToEnd(u64),
+    /// Records from a producer to a consumer that follows.
+    EndToEnd(Rate),
     /// Four connections that read four partitions from memory.
     FetchHot {
         /// Bytes of one answer.
@@ -141,6 +151,17 @@ pub(crate) enum Load {
     Tail(u64),
 }
 
+/// How many records a second a producer sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rate {
+    /// So many.
+    Fixed(u64),
+    /// As many as go with what it may have in flight.
+    Saturated,
+    /// As many as go to Kafka; to the others as many as went to Kafka in the same round.
+    AsKafka,
+}
+
 /// A load of Produce requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProduceCell {
@@ -173,8 +194,37 @@ pub(crate) struct Cell {
     pub(crate) settings: &'static [&'static str],
     /// Processors that Tally may use, as taskset writes them: then too.
     pub(crate) processors: Option<&'static str>,
+    /// The processor that the load keeps to meanwhile.
+    pub(crate) load_on: Option<usize>,
+    /// Load and programs keep their processors for themselves, with real-time scheduling.
+    pub(crate) is_realtime: bool,
     /// Whether it has a budget: the others are measured by --full alone.
     pub(crate) has_budget: bool,
+}
+
+/// Rounds of a cell without a budget: nothing is decided by it.
+pub(crate) const ROUNDS_MAX_WITHOUT_BUDGET: usize = 3;
+
+/// Seconds that a round of latencies takes at least.
+const LATENCY_SECONDS_MIN: f64 = 3.0;
+
+impl Cell {
+    /// How many of the wanted seconds a round of it takes: the 99th percentile of a few requests would be that of a few waits.
+    pub(crate) fn seconds(&self, wanted: f64) -> f64 {
+        match self.load {
+            Load::PacedProduce(..) | Load::EndToEnd(_) => wanted.max(LATENCY_SECONDS_MIN),
+            _ => wanted,
+        }
+    }
+
+    /// How many of the wanted rounds it gets.
+    pub(crate) fn rounds(&self, wanted: usize) -> usize {
+        if self.has_budget {
+            wanted
+        } else {
+            wanted.min(ROUNDS_MAX_WITHOUT_BUDGET)
+        }
+    }
 }
 
 const ALL: &[Kind] = &[Kind::Floor, Kind::Tally, Kind::Kafka];
@@ -190,6 +240,8 @@ fn cell(name: &str, load: Load, kinds: &'static [Kind], rows: Vec<(Metric, Vec<B
         rows,
         settings: &[],
         processors: None,
+        load_on: None,
+        is_realtime: false,
     }
 }
 
@@ -255,19 +307,19 @@ fn produce() -> Vec<Cell> {
             ALL,
             rows(),
         ));
-        let plain = ProduceCell {
-            is_idempotent: false,
-            ..load
-        };
-        cells.push(unbudgeted(
-            &format!("produce-{size}-plain"),
-            Load::Produce(plain),
-            ALL,
-            rows(),
-        ));
-        for partitions in [1, 256] {
-            let name = format!("produce-{size}-{partitions}p");
-            let load = Load::Produce(ProduceCell { partitions, ..load });
+        for (suffix, is_idempotent, partitions) in [
+            ("-plain", false, 8),
+            ("-1p", true, 1),
+            ("-256p", true, 256),
+            ("-1p-plain", false, 1),
+            ("-256p-plain", false, 256),
+        ] {
+            let load = Load::Produce(ProduceCell {
+                is_idempotent,
+                partitions,
+                ..load
+            });
+            let name = format!("produce-{size}{suffix}");
             cells.push(unbudgeted(&name, load, ALL, rows()));
         }
     }
@@ -317,6 +369,7 @@ fn fetch() -> Vec<Cell> {
     let cold = vec![
         (Metric::CpuPerGb, vec![Budget::FloorTimes(1.2)]),
         (Metric::Resident, vec![]),
+        (Metric::WorkerFaults, vec![]),
         (Metric::P99, vec![]),
     ];
     vec![
@@ -471,7 +524,8 @@ fn durable() -> Vec<Cell> {
     cells
 }
 
-/// Tally on one processor and on two, the load wherever it finds room.
+/// Tally on one processor with the load on the other, and both on both. There is no third processor for the load, so rates of
+/// the second do not show growth: that a unit costs no more does.
 fn cores() -> Vec<Cell> {
     let rows =
         |cost| [cost, Metric::PerSecond, Metric::Cores, Metric::P99].map(|metric| (metric, vec![]));
@@ -500,11 +554,12 @@ fn cores() -> Vec<Cell> {
         ),
         ("tv2-8x3", transactions, Metric::CpuMicros),
     ] {
-        for (processors, which) in [("0", "1core"), ("0,1", "2cores")] {
+        for (processors, load_on, which) in [("0", Some(1), "1core"), ("0,1", None, "2cores")] {
             let name = format!("{name}-{which}");
             let cell = unbudgeted(&name, load.clone(), TALLY, rows(cost).to_vec());
             cells.push(Cell {
                 processors: Some(processors),
+                load_on,
                 ..cell
             });
         }
@@ -513,31 +568,38 @@ fn cores() -> Vec<Cell> {
 }
 
 fn latency() -> Vec<Cell> {
-    let rows = || {
+    let rows = |over| {
         vec![
             (Metric::P50, vec![]),
-            (Metric::P99, vec![Budget::KafkaOver(3.0)]),
+            (Metric::P99, vec![Budget::KafkaOver(over)]),
             (Metric::P999, vec![]),
+            (Metric::SentP99, vec![]),
+            (Metric::LateP99, vec![]),
+            (Metric::PerSecond, vec![]),
             (Metric::Cores, vec![]),
         ]
     };
+    let end_to_end = |name: &str, rate, over| cell(name, Load::EndToEnd(rate), BROKERS, rows(over));
     let paced = |rate| Load::PacedProduce(produce_cell(1200, 1), rate);
-    vec![
-        cell("latency-produce-2000", paced(2000), ALL, rows()),
-        unbudgeted("latency-produce-10000", paced(10_000), ALL, rows()),
-        cell(
-            "latency-end-to-end-1000",
-            Load::EndToEnd(1000),
-            BROKERS,
-            rows(),
-        ),
-        unbudgeted(
-            "latency-end-to-end-5000",
-            Load::EndToEnd(5000),
-            BROKERS,
-            rows(),
-        ),
-    ]
+    let budgeted = [
+        cell("latency-produce-2000", paced(2000), ALL, rows(3.0)),
+        end_to_end("latency-end-to-end-1000", Rate::Fixed(1000), 3.0),
+        end_to_end("latency-end-to-end-saturated", Rate::Saturated, 2.0),
+        end_to_end("latency-end-to-end-as-kafka", Rate::AsKafka, 2.0),
+    ];
+    let realtime = budgeted.clone().map(|cell| {
+        let name = format!("{}-rt", cell.name);
+        Cell {
+            is_realtime: true,
+            ..unbudgeted(&name, cell.load, cell.kinds, cell.rows)
+        }
+    });
+    let five_thousand = Load::EndToEnd(Rate::Fixed(5000));
+    let others = [
+        unbudgeted("latency-produce-10000", paced(10_000), ALL, rows(3.0)),
+        unbudgeted("latency-end-to-end-5000", five_thousand, BROKERS, rows(3.0)),
+    ];
+    budgeted.into_iter().chain(others).chain(realtime).collect()
 }
 
 fn idle() -> Vec<Cell> {

@@ -1,6 +1,10 @@
 //! Drives all connections of a load from one thread, so that the load takes as little as possible of the processors that
 //! it shares with what it measures.
 //!
+//! What is due at a given time is sent at that time: the thread sleeps until shortly before and then asks again and again
+//! ([`WATCHFUL`]), and how late it was nevertheless is recorded. Latencies count from when a request was due, so a thread that did
+//! not get its processor shows in them; [`Record::late`] says how much of them that is.
+//!
 //! A run has a warm-up that is not counted, a measured time, and an end in which what was begun is finished. Of an answer
 //! the first [`HEAD_BYTES`] are kept, the rest is read and dropped.
 
@@ -18,6 +22,10 @@ const HEAD_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// How long nothing may happen before the run is given up: far beyond every answer.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long before something is due the thread does not sleep any more: what timers and the way back to a processor take.
+const WATCHFUL: Duration = Duration::from_micros(100);
+/// Overdue requests that are sent before answers are read again.
+const BURST_MAX: usize = 64;
 
 /// What was done in the measured time.
 #[derive(Clone, Debug)]
@@ -32,6 +40,10 @@ pub(crate) struct Record {
     pub(crate) latency: Histogram,
     /// How long its last request took, where it has several.
     pub(crate) last_latency: Histogram,
+    /// How long it took from when it was really sent, where it was due at a given time.
+    pub(crate) from_sent: Histogram,
+    /// How much later than due it was sent.
+    pub(crate) late: Histogram,
 }
 
 impl Record {
@@ -42,6 +54,8 @@ impl Record {
             again: 0,
             latency: Histogram::new(),
             last_latency: Histogram::new(),
+            from_sent: Histogram::new(),
+            late: Histogram::new(),
         }
     }
 }
@@ -83,6 +97,8 @@ pub(crate) trait Driver {
 pub(crate) struct Limits {
     /// Not counted.
     pub(crate) warm_up: Duration,
+    /// So many units are not counted either, however long they take: what is done once and not again.
+    pub(crate) warm_up_units: u64,
     /// Counted.
     pub(crate) measured: Duration,
     /// Bytes after which the measured time ends earlier: files in memory cost another price than new memory does.
@@ -177,6 +193,10 @@ impl Engine {
         while Instant::now() < warmed && self.record.bytes < limits.bytes_max {
             self.step(warmed)?;
         }
+        let touched = Instant::now() + SILENCE_MAX;
+        while self.record.units < limits.warm_up_units && Instant::now() < touched {
+            self.step(touched)?;
+        }
         self.record = Record::new();
         let before = probe()?;
         let began = Instant::now();
@@ -218,6 +238,10 @@ impl Engine {
             end.min(self.began + Duration::from_nanos(at))
         });
         let wait = until.saturating_duration_since(now).min(SILENCE_MAX);
+        let wait = match due {
+            Some(_) => wait.saturating_sub(WATCHFUL),
+            None => wait,
+        };
         let timeout = Timespec {
             tv_sec: wait.as_secs().try_into()?,
             tv_nsec: wait.subsec_nanos().into(),
@@ -242,9 +266,12 @@ impl Engine {
                 self.read(index)?;
             }
         }
-        while let Some((at, index)) = self.next_due()
-            && self.began.elapsed() >= Duration::from_nanos(at)
-        {
+        for _ in 0..BURST_MAX {
+            let due = self.next_due();
+            let is_due = |at: u64| self.began.elapsed() >= Duration::from_nanos(at);
+            let Some((_, index)) = due.filter(|(at, _)| is_due(*at)) else {
+                break;
+            };
             self.turn(index, |driver, turn| {
                 driver.tick(turn);
                 Ok(())

@@ -51,7 +51,8 @@ pub(crate) struct Produce {
     sequences: Vec<i32>,
     next: usize,
     in_flight_max: usize,
-    sent: VecDeque<u64>,
+    /// Since when those count that are under way, and when they were sent.
+    sent: VecDeque<(u64, u64)>,
     /// Nanoseconds between two requests and when the next is due, where the rate is given.
     pace: Option<(u64, u64)>,
     /// Requests that are still to be sent.
@@ -109,7 +110,7 @@ impl Produce {
         let sequence = self.sequences[index];
         self.load.templates[index].put_for(turn.out, self.producer, &[sequence], at);
         self.sequences[index] = sequence + self.load.records;
-        self.sent.push_back(at);
+        self.sent.push_back((at, turn.now));
     }
 
     fn fill(&mut self, turn: &mut Turn<'_>) {
@@ -129,9 +130,12 @@ impl Driver for Produce {
     fn answered(&mut self, frame: &[u8], _length: usize, turn: &mut Turn<'_>) -> Result<()> {
         let error = requests::produce_error(frame, &self.load.topic, 1)?;
         ensure!(error == 0, "Produce is answered with error {error}");
-        let sent = self.sent.pop_front().unwrap_or(turn.now);
+        let (since, sent) = self.sent.pop_front().unwrap_or((turn.now, turn.now));
         if self.is_counted {
-            turn.record.latency.add(turn.now - sent);
+            turn.record.latency.add(turn.now - since);
+            if self.pace.is_some() {
+                turn.record.from_sent.add(turn.now - sent);
+            }
             turn.record.units += 1;
             turn.record.bytes += self.load.batch_bytes;
         }
@@ -152,6 +156,7 @@ impl Driver for Produce {
         if turn.is_ending {
             self.pace = None;
         } else {
+            turn.record.late.add(turn.now.saturating_sub(due));
             self.send(due, turn);
         }
     }
@@ -428,6 +433,7 @@ mod tests {
     fn run(address: std::net::SocketAddr, drivers: Vec<Box<dyn Driver>>, bytes_max: u64) -> Record {
         let limits = Limits {
             warm_up: Duration::ZERO,
+            warm_up_units: 0,
             measured: Duration::from_secs(30),
             bytes_max,
         };
@@ -479,5 +485,21 @@ mod tests {
             assert!(done.units >= 10);
             assert_eq!(done.again, 0);
         }
+    }
+
+    #[test]
+    fn latencies_count_from_when_a_request_was_due_and_lateness_is_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = floor::listen(directory.path()).unwrap();
+        let batch = requests::batch(170, 1, true, false).encode();
+        let load = Rc::new(ProduceLoad::new("t", 1, &batch, 1));
+        let producer = Producer { id: 1, epoch: 0 };
+        // More than anybody can send: what is due waits ever longer.
+        let produce = Produce::new(load, producer, 5).paced(1, 0);
+        let done = run(address, vec![Box::new(produce)], 1000 * batch.len() as u64);
+        let last = |of: &crate::histogram::Histogram| of.percentile_ms(1.0).unwrap();
+        let (all, late, sent) = (last(&done.latency), last(&done.late), last(&done.from_sent));
+        assert!(late > 0.0 && sent > 0.0, "{late} {sent}");
+        assert!(all >= sent, "{all} {sent}");
     }
 }

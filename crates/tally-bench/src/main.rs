@@ -16,6 +16,7 @@ mod floor;
 mod frames;
 mod histogram;
 mod loads;
+mod realtime;
 mod report;
 mod requests;
 mod rounds;
@@ -24,7 +25,7 @@ mod target;
 mod waits;
 
 use anyhow::{Context, Result, ensure};
-use cells::{Budget, Cell, QUICK_SYNC_MS};
+use cells::{Budget, Cell, QUICK_SYNC_MS, ROUNDS_MAX_WITHOUT_BUDGET};
 use clap::{Args, Parser, Subcommand};
 use report::Results;
 use rounds::Rounds;
@@ -205,17 +206,13 @@ impl Run {
             results.push((cell.clone(), measured));
         }
         drop(rounds);
-        let (table, missed) = report::table(&results);
+        let (table, missed) = report::table(results.iter());
         let head = self.head(began.elapsed(), sync_ms)?;
         println!("{head}\n{table}\n{missed} budgets missed");
-        if let Some(file) = &self.record {
-            record(
-                file,
-                &format!("{head}\n{table}"),
-                &report::picture(&results, &self.commit),
-            )?;
+        match &self.record {
+            Some(file) => record(file, &head, &results, &self.commit),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn programs(&self) -> Programs {
@@ -271,7 +268,8 @@ impl Run {
             )
         };
         Ok(format!(
-            "`{}`, commit {}; {cores} x {model}, {} GiB, Linux {}; {} rounds of {} s, medians; {kafka}; compressed batches \
+            "`{}`, commit {}; {cores} x {model}, {} GiB, Linux {}; {} rounds of {} s (at most {ROUNDS_MAX_WITHOUT_BUDGET} where there is \
+             no budget), medians; {kafka}; compressed batches \
              are decompressed and counted (the default); fdatasync of 4 KiB written over takes {sync_ms:.2} ms; load average at the end {load}; {:.0} minutes.\n",
             self.called,
             self.commit,
@@ -308,21 +306,106 @@ fn raise_open_files() -> Result<()> {
     setrlimit(Resource::Nofile, raised).context("the limit of open files")
 }
 
-const BEGIN: &str = "<!-- written by scripts/bench --record: begin -->";
-const END: &str = "<!-- written by scripts/bench --record: end -->";
+/// What stands before and behind the table of the cells with a budget, and that of the others.
+const BUDGETS: &str = "written by scripts/bench --record";
+const OTHERS: &str = "written by scripts/bench --full --record";
 
-/// Puts the table between its marks in the document, and the picture beside it.
-fn record(file: &Path, text: &str, picture: &str) -> Result<()> {
-    let document = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let (before, rest) = document
-        .split_once(BEGIN)
-        .context("the document has no place for the table")?;
-    let (_, after) = rest
-        .split_once(END)
-        .context("the document has no end of the table")?;
-    fs::write(file, format!("{before}{BEGIN}\n{text}{END}{after}"))?;
+/// Puts the tables between their marks in the document, and the picture of what has a budget beside it. A table of which no
+/// cell was measured stays as it is: the default run has none of the others.
+fn record(file: &Path, head: &str, results: &Results, commit: &str) -> Result<()> {
+    let mut document = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    for (name, has_budget) in [(BUDGETS, true), (OTHERS, false)] {
+        let some = || results.iter().filter(|it| it.0.has_budget == has_budget);
+        if some().next().is_some() {
+            let (table, _) = report::table(some());
+            document = replaced(&document, name, &format!("{head}\n{table}"))?;
+        }
+    }
+    fs::write(file, document)?;
     let folder = file.with_extension("");
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join("cost.svg"), picture)?;
+    fs::write(folder.join("cost.svg"), report::picture(results, commit))?;
     Ok(())
+}
+
+/// The document with another text between two marks.
+fn replaced(document: &str, name: &str, text: &str) -> Result<String> {
+    let (begin, end) = (
+        format!("<!-- {name}: begin -->"),
+        format!("<!-- {name}: end -->"),
+    );
+    let (before, rest) = document
+        .split_once(&begin)
+        .with_context(|| format!("the document has no {begin}"))?;
+    let (_, after) = rest
+        .split_once(&end)
+        .with_context(|| format!("the document has no {end}"))?;
+    Ok(format!("{before}{begin}\n{text}{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cells::Metric;
+    use rounds::{Figures, Measured};
+
+    /// Figures of the cell with this name.
+    fn result(name: &str) -> (Cell, Measured) {
+        let cell = cells::all().into_iter().find(|cell| cell.name == name);
+        let figures = vec![Figures::from([(Metric::CpuMicros, 7.0)])];
+        let kinds = [Kind::Floor, Kind::Tally, Kind::Kafka];
+        let measured = kinds.map(|kind| (kind, figures.clone()));
+        (cell.expect("a cell"), Measured::from(measured))
+    }
+
+    #[test]
+    fn a_record_has_the_cells_without_a_budget_apart_and_keeps_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("performance.md");
+        let marks = |name: &str| format!("<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n");
+        fs::write(
+            &file,
+            format!("# P\n{}x\n{}", marks(BUDGETS), marks(OTHERS)),
+        )
+        .expect("written");
+        let (with, without) = (result("produce-170B"), result("produce-170B-plain"));
+        let results = vec![with.clone(), without];
+        record(&file, "first", &results, "c").expect("recorded");
+        record(&file, "second", &vec![with], "c").expect("recorded");
+        let text = fs::read_to_string(&file).expect("a document");
+        let parts: Vec<&str> = text.split("\nx\n").collect();
+        assert!(!text.contains("old") && text.starts_with("# P\n"), "{text}");
+        assert!(
+            parts[0].contains("second") && parts[0].contains("| produce-170B |"),
+            "{text}"
+        );
+        assert!(!parts[0].contains("plain"), "{text}");
+        assert!(
+            parts[1].contains("first") && parts[1].contains("| produce-170B-plain |"),
+            "{text}"
+        );
+        let picture = fs::read_to_string(directory.path().join("performance/cost.svg"));
+        let picture = picture.expect("a picture");
+        assert!(
+            picture.contains("produce-170B<") && !picture.contains("plain"),
+            "{picture}"
+        );
+    }
+
+    #[test]
+    fn a_document_without_a_place_for_the_table_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("performance.md");
+        fs::write(&file, "nothing").expect("written");
+        let error = record(&file, "head", &vec![result("produce-170B")], "c");
+        assert!(error.expect_err("no place").to_string().contains("begin"));
+        assert_eq!(fs::read_to_string(&file).expect("there"), "nothing");
+    }
+
+    #[test]
+    fn every_cell_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            cells::all().into_iter().map(|it| it.name).collect();
+        assert_eq!(names.len(), cells::all().len());
+    }
 }

@@ -31,7 +31,7 @@ fn spread(rounds: Option<&Vec<Figures>>, metric: Metric) -> Option<(f64, f64, f6
     Some((*middle, *values.first()?, *values.last()?))
 }
 
-fn rows(results: &Results) -> Vec<Row<'_>> {
+fn rows<'a>(results: impl Iterator<Item = &'a (Cell, Measured)>) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for (cell, measured) in results {
         for (metric, budgets) in &cell.rows {
@@ -84,7 +84,7 @@ fn judge(row: &Row<'_>, budget: Budget) -> Option<(String, bool)> {
 }
 
 /// The table, in Markdown, and how many budgets are missed.
-pub(crate) fn table(results: &Results) -> (String, usize) {
+pub(crate) fn table<'a>(results: impl Iterator<Item = &'a (Cell, Measured)>) -> (String, usize) {
     let mut text = String::from(
         "| cell | figure | floor | Tally (lowest - highest) | Kafka | Tally / floor | Kafka / Tally | budget | kept |\n\
          |---|---|---|---|---|---|---|---|---|\n",
@@ -150,9 +150,9 @@ const LEFT: f64 = 190.0;
 const WIDTH: f64 = 560.0;
 const TOP: f64 = 60.0;
 
-/// The cost in processor time of each cell as points on one axis: times the floor's. Cells without all three are left out.
+/// The cost in processor time of each cell with a budget as points on one axis: times the floor's.
 pub(crate) fn picture(results: &Results, caption: &str) -> String {
-    let all = rows(results);
+    let all = rows(results.iter().filter(|(cell, _)| cell.has_budget));
     let costs: Vec<_> = all
         .iter()
         .filter(|row| matches!(row.metric, Metric::CpuMicros | Metric::CpuPerGb))
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_row_holds_the_medians_and_says_which_budget_is_missed() {
-        let (table, missed) = table(&results());
+        let (table, missed) = table(results().iter());
         assert_eq!(missed, 1);
         let row = table.lines().last().unwrap();
         assert_eq!(

@@ -1,16 +1,18 @@
 //! Runs the cells: each round lets all programs do the same, in an order that changes, so that what the machine does besides
 //! falls on all of them.
 
-use crate::cells::{Cell, Load, Metric, ProduceCell};
+use crate::cells::{Cell, Load, Metric, ProduceCell, Rate};
 use crate::engine::{Driver, Engine, Limits, Outcome};
 use crate::frames::{TIME_MARK, time_in};
 use crate::loads::{Fetch, Flow, Produce, ProduceLoad, TransactionLoad, Transactions};
+use crate::realtime::RealTime;
 use crate::requests::{self, FetchAsk};
 use crate::still;
 use crate::target::{Kind, Programs, Target};
 use crate::waits::Follow;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,10 +50,11 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    fn limits(&self) -> Limits {
+    fn limits(&self, cell: &Cell) -> Limits {
         Limits {
             warm_up: WARM_UP,
-            measured: Duration::from_secs_f64(self.seconds),
+            warm_up_units: 0,
+            measured: Duration::from_secs_f64(cell.seconds(self.seconds)),
             bytes_max: BYTES_MAX,
         }
     }
@@ -67,6 +70,7 @@ impl Rounds {
         };
         let batches = Limits {
             warm_up: Duration::ZERO,
+            warm_up_units: 0,
             measured: Duration::from_secs(600),
             bytes_max: bytes / 10,
         };
@@ -94,7 +98,10 @@ impl Rounds {
     /// All rounds of a cell.
     pub(crate) fn measure(&self, cell: &Cell) -> Result<Measured> {
         let mut measured = Measured::new();
+        let rounds = cell.rounds(self.rounds);
+        let limits = self.limits(cell);
         let own = self.own(cell)?;
+        let _kept = cell.load_on.map(OneProcessor::keep).transpose()?;
         let targets: Vec<&Target> = match &own {
             Some(own) => self
                 .targets
@@ -109,19 +116,29 @@ impl Rounds {
         let mut targets: Vec<&Target> = targets.into_iter().filter(takes_part).collect();
         if still::is_still(&cell.load) {
             for kind in targets.iter().map(|target| target.kind) {
-                let figures = still::measure(&self.programs, kind, &cell.load, self.rounds)?;
+                let figures = still::measure(&self.programs, kind, &cell.load, rounds)?;
                 measured.insert(kind, figures);
             }
+            return Ok(measured);
+        }
+        let realtime = cell.is_realtime.then(|| RealTime::begin(&targets));
+        if let Some(Err(error)) = &realtime {
+            eprintln!("{} is left out: {error:#}", cell.name);
             return Ok(measured);
         }
         for target in &targets {
             prepare(target, &cell.load)?;
         }
-        for round in 0..self.rounds {
+        for round in 0..rounds {
             let count = targets.len().max(1);
             targets.rotate_left((round + 1) % count);
+            // Who sets the pace goes first; the others keep their order.
+            targets.sort_by_key(|target| is_as_kafka(&cell.load) && target.kind != Kind::Kafka);
             for target in &targets {
-                let figures = self.round(target, cell);
+                let Some(load) = load_now(&cell.load, target.kind, &measured) else {
+                    continue;
+                };
+                let figures = self.round(target, &load, &limits);
                 let figures =
                     figures.with_context(|| format!("{} of {}", cell.name, target.kind.name()))?;
                 measured.entry(target.kind).or_default().push(figures);
@@ -147,27 +164,32 @@ impl Rounds {
         Target::start(&programs, Kind::Tally, cell.settings).map(Some)
     }
 
-    fn round(&self, target: &Target, cell: &Cell) -> Result<Figures> {
-        let limits = self.limits();
-        if matches!(&cell.load, Load::Produce(load) if load.records > 1) {
+    fn round(&self, target: &Target, load: &Load, limits: &Limits) -> Result<Figures> {
+        if matches!(load, Load::Produce(batches) if batches.records > 1) {
             let mut tries = 1;
             while new_memory_cost() > NEW_MEMORY_MAX && tries < NEW_MEMORY_TRIES {
                 tries += 1;
             }
         }
-        let figures = match &cell.load {
+        let figures = match load {
             Load::Produce(load) => {
-                per_request(&run_produce(target, load, &limits, None)?, load.records > 1)
+                per_request(&run_produce(target, load, limits, None)?, load.records > 1)
             }
             Load::PacedProduce(load, rate) => {
-                per_request(&run_produce(target, load, &limits, Some(*rate))?, false)
+                per_request(&run_produce(target, load, limits, Some(*rate))?, false)
             }
-            Load::EndToEnd(rate) => per_request(&run_end_to_end(target, *rate, &limits)?, false),
+            Load::EndToEnd(rate) => {
+                let rate = match rate {
+                    Rate::Fixed(rate) => Some(*rate),
+                    Rate::Saturated | Rate::AsKafka => None,
+                };
+                per_request(&run_end_to_end(target, rate, limits)?, false)
+            }
             Load::FetchHot { bytes_max } => {
-                per_request(&run_fetch(target, *bytes_max, &limits)?, true)
+                per_request(&run_fetch(target, *bytes_max, limits)?, true)
             }
             Load::FetchMany { partitions } => {
-                per_request(&run_fetch_many(target, *partitions, &limits)?, false)
+                per_request(&run_fetch_many(target, *partitions, limits)?, false)
             }
             Load::FetchCold { bytes_max } => {
                 return still::cold(&self.programs, target, *bytes_max);
@@ -179,11 +201,47 @@ impl Rounds {
                 has_offsets,
             } => {
                 let what = (flow, producers, partitions, has_offsets);
-                per_request(&run_transactions(target, what, &limits)?, false)
+                per_request(&run_transactions(target, what, limits)?, false)
             }
             _ => Figures::new(),
         };
         Ok(figures)
+    }
+}
+
+fn is_as_kafka(load: &Load) -> bool {
+    matches!(load, Load::EndToEnd(Rate::AsKafka))
+}
+
+/// What this program has to do in this round: where Kafka sets the pace, what Kafka just did. `None` if it did nothing.
+fn load_now(load: &Load, kind: Kind, measured: &Measured) -> Option<Load> {
+    if !is_as_kafka(load) || kind == Kind::Kafka {
+        return Some(load.clone());
+    }
+    let rounds = measured.get(&Kind::Kafka)?;
+    let rate = rounds.last()?.get(&Metric::PerSecond)?;
+    Some(Load::EndToEnd(Rate::Fixed((rate.round() as u64).max(1))))
+}
+
+/// The load on one processor, until this goes.
+struct OneProcessor {
+    before: CpuSet,
+}
+
+impl OneProcessor {
+    fn keep(processor: usize) -> Result<OneProcessor> {
+        let before = sched_getaffinity(None)?;
+        let mut one = CpuSet::new();
+        one.set(processor);
+        sched_setaffinity(None, &one)
+            .with_context(|| format!("the load can't keep to processor {processor}"))?;
+        Ok(OneProcessor { before })
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        let _gone = sched_setaffinity(None, &self.before).is_err();
     }
 }
 
@@ -228,6 +286,8 @@ pub(crate) fn per_request(outcome: &Outcome, is_by_bytes: bool) -> Figures {
         (Metric::P99, record.latency.percentile_ms(0.99)),
         (Metric::P999, record.latency.percentile_ms(0.999)),
         (Metric::EndP99, record.last_latency.percentile_ms(0.99)),
+        (Metric::SentP99, record.from_sent.percentile_ms(0.99)),
+        (Metric::LateP99, record.late.percentile_ms(0.99)),
     ];
     figures.extend(
         percentiles
@@ -265,7 +325,12 @@ fn run_produce(
         };
         Box::new(driver) as Box<dyn Driver>
     });
-    let outcome = run(target, drivers.collect(), limits)?;
+    let limits = Limits {
+        // Each producer's first batch to a partition makes files and state: once, and not what a request costs.
+        warm_up_units: connections * u64::try_from(cell.partitions)?,
+        ..*limits
+    };
+    let outcome = run(target, drivers.collect(), &limits)?;
     target.delete_topic();
     Ok(outcome)
 }
@@ -300,7 +365,7 @@ fn run_transactions(
     Ok(outcome)
 }
 
-fn run_end_to_end(target: &Target, rate: u64, limits: &Limits) -> Result<Outcome> {
+fn run_end_to_end(target: &Target, rate: Option<u64>, limits: &Limits) -> Result<Outcome> {
     let topic = target.new_topic(4);
     let mut batch = requests::batch(1200, 1, true, false);
     let value = batch.records[0]
@@ -319,7 +384,11 @@ fn run_end_to_end(target: &Target, rate: u64, limits: &Limits) -> Result<Outcome
     }
     for producer in target.producers(1, None) {
         let produce = Produce::new(Rc::clone(&load), producer, IN_FLIGHT);
-        drivers.push(Box::new(produce.paced(1_000_000_000 / rate, 0).uncounted()));
+        let produce = match rate {
+            Some(rate) => produce.paced(1_000_000_000 / rate, 0),
+            None => produce,
+        };
+        drivers.push(Box::new(produce.uncounted()));
     }
     let outcome = run(target, drivers, limits)?;
     target.delete_topic();
@@ -385,6 +454,7 @@ fn fill_partition(
     let count = total.div_ceil(batch.len() as u64);
     let limits = Limits {
         warm_up: Duration::ZERO,
+        warm_up_units: 0,
         measured: Duration::from_secs(120),
         bytes_max: count * batch.len() as u64,
     };
@@ -426,6 +496,7 @@ pub(crate) fn run_cold(target: &Target, bytes_max: i32) -> Result<Outcome> {
     let fetch = Fetch::whole(&target.topic(), &ask, 0, filled(COLD_BATCH, COLD_BYTES));
     let limits = Limits {
         warm_up: Duration::ZERO,
+        warm_up_units: 0,
         measured: Duration::from_secs(60),
         // Not the last answers: they would begin again.
         bytes_max: COLD_BYTES - (4 << 20),
@@ -450,4 +521,30 @@ fn run_fetch_many(target: &Target, partitions: i32, limits: &Limits) -> Result<O
         ..*limits
     };
     run(target, drivers.collect(), &limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_follows_kafka_does_as_many_as_kafka_did() {
+        let load = Load::EndToEnd(Rate::AsKafka);
+        let mut measured = Measured::new();
+        let rate = |load: Option<Load>| match load {
+            Some(Load::EndToEnd(rate)) => Some(rate),
+            _ => None,
+        };
+        let of_kafka = load_now(&load, Kind::Kafka, &measured);
+        assert_eq!(rate(of_kafka), Some(Rate::AsKafka));
+        assert!(load_now(&load, Kind::Tally, &measured).is_none());
+        for done in [4000.0, 5283.4] {
+            let figures = Figures::from([(Metric::PerSecond, done)]);
+            measured.entry(Kind::Kafka).or_default().push(figures);
+        }
+        let of_tally = load_now(&load, Kind::Tally, &measured);
+        assert_eq!(rate(of_tally), Some(Rate::Fixed(5283)));
+        let saturated = load_now(&Load::EndToEnd(Rate::Saturated), Kind::Tally, &measured);
+        assert_eq!(rate(saturated), Some(Rate::Saturated));
+    }
 }

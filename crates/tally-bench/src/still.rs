@@ -126,6 +126,7 @@ fn idle_connections(target: &Target, count: usize) -> Result<Figures> {
     let engine = Engine::connect(target.address, drivers.collect())?;
     let limits = Limits {
         warm_up: Duration::ZERO,
+        warm_up_units: 0,
         measured: SETTLE + Duration::from_secs(3),
         bytes_max: u64::MAX,
     };
@@ -146,6 +147,7 @@ fn idle_consumers(target: &Target, count: usize) -> Result<Figures> {
     let engine = Engine::connect(target.address, drivers.collect())?;
     let limits = Limits {
         warm_up: Duration::from_secs(3),
+        warm_up_units: 0,
         measured: Duration::from_secs(5),
         bytes_max: u64::MAX,
     };
@@ -225,9 +227,14 @@ pub(crate) fn cold(programs: &Programs, running: &Target, bytes_max: i32) -> Res
         own.start_again()?;
     }
     let target = own.as_ref().unwrap_or(running);
+    let faults = target.worker_faults()?;
     let mut figures = per_request(&run_cold(target, bytes_max)?, true);
+    let faults = target.worker_faults()?.saturating_sub(faults);
+    figures.insert(Metric::WorkerFaults, faults as f64);
     figures.insert(Metric::Resident, resident);
-    target.delete_topic();
+    if own.is_none() {
+        running.delete_topic();
+    }
     Ok(figures)
 }
 

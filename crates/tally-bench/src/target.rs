@@ -185,6 +185,11 @@ impl Target {
         Ok(command)
     }
 
+    /// The number of its process, if that is ours.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Asks it to stop and waits until it has.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let mut child = self.child.take().context("it runs")?;
@@ -277,11 +282,32 @@ impl Target {
             return Ok(0.0);
         };
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
-        let behind = stat.rsplit_once(')').context("a process has a name")?.1;
-        let fields: Vec<&str> = behind.split_whitespace().collect();
-        // utime and stime are fields 14 and 15; behind the name stands field 3.
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        let ticks = stat_field(&stat, 14)? + stat_field(&stat, 15)?;
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// Page faults that are counted as major, of the threads that serve connections: those that waited for the disk, and those that
+    /// let go of the map to have more read ahead. Of Tally these are the first that its
+    /// runtime has begun, one for each processor; those that may wait come later and have the same name.
+    pub(crate) fn worker_faults(&self) -> Result<u64> {
+        let Some(child) = &self.child else {
+            return Ok(0);
+        };
+        let mut threads = Vec::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", child.id()))? {
+            // One that may wait may have ended meanwhile.
+            let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else {
+                continue;
+            };
+            if self.kind != Kind::Tally || stat.contains("(tokio-") {
+                let id = stat.split(' ').next().unwrap_or("").parse::<u64>()?;
+                threads.push((stat_field(&stat, 22)?, id, stat_field(&stat, 12)?));
+            }
+        }
+        ensure!(!threads.is_empty(), "{} has no threads", self.kind.name());
+        threads.sort_unstable();
+        let workers = std::thread::available_parallelism()?.get();
+        Ok(threads.iter().take(workers).map(|thread| thread.2).sum())
     }
 
     /// Bytes of memory: all that are resident, and those of them that are no file's.
@@ -308,6 +334,13 @@ impl Drop for Target {
         }
         let _kept = fs::remove_dir_all(&self.directory).is_err();
     }
+}
+
+/// A number of `/proc/PID/stat` by its place in proc(5). The name, which is the second, may hold anything.
+fn stat_field(stat: &str, place: usize) -> Result<u64> {
+    let behind = stat.rsplit_once(')').context("a process has a name")?.1;
+    let field = behind.split_whitespace().nth(place - 3);
+    Ok(field.context("a field of /proc/PID/stat")?.parse()?)
 }
 
 /// The address of `HOST:PORT`.

@@ -418,7 +418,7 @@ public final class Tools {
 
     // --- what a scenario needs besides tools -------------------------------------------------------------------------
 
-    /** `begin ID TOPIC`, `commit ID`, `join GROUP TOPIC CLIENT`, `leave CLIENT`, `file NAME`. */
+    /** `begin ID TOPIC`, `commit ID`, `join GROUP TOPIC CLIENT [PROTOCOL]`, `leave CLIENT`, `file NAME`. */
     private boolean builtin(Command command) throws Exception {
         List<String> words = command.words;
         switch (words.get(0)) {
@@ -437,7 +437,11 @@ public final class Tools {
                     producer.commitTransaction();
                 }
             }
-            case "join" -> members.put(words.get(3), new Member(client(words.get(3)), words.get(1), words.get(2)));
+            case "join" -> {
+                Properties properties = client(words.get(3));
+                if (words.size() > 4) properties.put("group.protocol", words.get(4));
+                members.put(words.get(3), new Member(properties, words.get(1), words.get(2)));
+            }
             case "leave" -> members.remove(words.get(1)).close();
             case "file" -> Files.writeString(files.resolve(words.get(1)), command.input);
             default -> {

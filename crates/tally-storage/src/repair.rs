@@ -18,7 +18,6 @@ use crate::recovery;
 use crate::recovery_points::Point;
 use crate::redo;
 use crate::segment::{INDEX, LOG, Place, TIME_INDEX};
-use crate::sync_journal::Durability;
 use bytes::{BufMut, BytesMut};
 use std::io;
 use std::ops::Range;
@@ -374,33 +373,30 @@ impl Repair {
             }
         }
         self.changed = true;
-        let point = self.covered_point(partition);
+        let point = self.dir.points().get(partition);
         // A start takes what is below its point for synced as it was: for now that is what nothing happens to.
-        let untouched = plan.untouched();
-        let first = point.map(|point| point.lowered(base, untouched));
-        self.dir.points().set(partition, first)?;
-        let position = point.map_or(0, |point| point.position);
+        let first = point.lowered(base, plan.untouched());
+        self.set_point(partition, first)?;
         let moved = if let [Part::Keep(kept), Part::Cut(_)] = &plan.parts[..] {
             file.truncate(kept.end)?;
             file.sync()?;
-            position.min(kept.end)
+            point.position.min(kept.end)
         } else {
-            write_anew(log, &file, plan, position)?
+            write_anew(log, &file, plan, point.position)?
         };
-        if let Some(point) = point {
-            let point = self.point_after(partition, point, (log, base), moved)?;
-            self.dir.points().set(partition, Some(point))?;
-        }
+        let point = self.point_after(partition, point, (log, base), moved)?;
+        self.set_point(partition, point)?;
         self.make_indexes(log, base)
     }
 
-    /// The point of a partition where a start takes nothing that no point covers: after a power cut in the modes that sync
-    /// (R-11 (a)). Elsewhere it looks at everything, and takes what is whole.
-    fn covered_point(&self, partition: PartitionId) -> Option<Point> {
-        match self.dir.power_cut_of()? {
-            Durability::Memory | Durability::Os => None,
-            Durability::Commit | Durability::Always => Some(self.dir.points().get(partition)),
+    /// A partition never loses its point: the power may be cut before the next start, also of one that was stopped clean. That
+    /// start would then take nothing that no point covers (R-11 (a)), and another look at the directory would keep nothing that
+    /// lies behind damage.
+    fn set_point(&self, partition: PartitionId, point: Point) -> io::Result<()> {
+        if self.dir.points().get(partition) == point {
+            return Ok(());
         }
+        self.dir.points().set(partition, Some(point))
     }
 
     /// What a point covers when a segment is mended and perhaps the last one: `moved` is where it is now, if it was in there.
@@ -419,12 +415,7 @@ impl Repair {
             return Ok(point);
         }
         // The segments behind this one are gone, and all of it was covered.
-        Ok(redo::file_end(Place::unmapped(&self.dir, partition))
-            .map_err(io::Error::other)?
-            .map_or(Point::START, |end| Point {
-                offset: end.segment,
-                ..end
-            }))
+        self.end_of(partition)
     }
 
     /// Makes both indexes of a segment from its batches. What is behind a damaged one has no entries.
@@ -483,23 +474,23 @@ impl Repair {
         disk::replace(path, bytes, Sync::Yes)
     }
 
-    /// Forgets how far a partition is synced: a start looks at all of it. Where it would take nothing then, what there is counts as
-    /// synced, as far as the point went.
-    pub fn forget_point(&mut self, partition: PartitionId) -> io::Result<()> {
+    /// Takes the point of a partition back to the end of its log if that is shorter: what there is counts as synced.
+    pub fn lower_point(&mut self, partition: PartitionId) -> io::Result<()> {
         self.changed = true;
-        let mut kept = None;
-        if let Some(point) = self.covered_point(partition) {
-            let end = redo::file_end(Place::unmapped(&self.dir, partition));
-            let end = end.map_err(io::Error::other)?.unwrap_or(Point::START);
-            kept = Some(match point.is_behind(&end) {
-                true => Point {
-                    offset: end.segment,
-                    ..end
-                },
-                false => point,
-            });
-        }
-        self.dir.points().set(partition, kept)
+        let point = self.dir.points().get(partition);
+        let end = self.end_of(partition)?;
+        self.set_point(partition, if point.is_behind(&end) { end } else { point })
+    }
+
+    /// The end of the files of a partition, with an offset that is certain.
+    fn end_of(&self, partition: PartitionId) -> io::Result<Point> {
+        let end = redo::file_end(Place::unmapped(&self.dir, partition));
+        Ok(end
+            .map_err(io::Error::other)?
+            .map_or(Point::START, |end| Point {
+                offset: end.segment,
+                ..end
+            }))
     }
 
     /// Gives the directory back. One that was stopped clean and was not changed is so again; one that was changed counts as that

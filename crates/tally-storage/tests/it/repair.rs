@@ -1,8 +1,13 @@
-//! What is planned for a segment that has to be mended.
+//! What is planned for a segment that has to be mended, and what a start finds after that was done.
 
-use crate::support::{Disk, SMALL};
+use crate::support::{Disk, PARTITION, SMALL};
+use crate::sync_journal::put;
+use std::sync::Arc;
 use tally_protocol::Offset;
-use tally_storage::{Damaged, EpochsAround, Part, plan_segment};
+use tally_storage::{
+    Damaged, DataDir, Durability, EpochsAround, Part, Repair, SegmentJournal, SyncJournal,
+    SyncOptions, plan_segment,
+};
 
 /// A segment of good batches that ends one batch before the next one begins: a start lets the next one go where neither was known
 /// to be synced, and where both were the offsets are kept.
@@ -38,4 +43,104 @@ fn r10_a_gap_between_segments_ends_the_log_where_nothing_was_synced() {
         plan(later, true),
         [Part::Keep(0..size), Part::Lose(size..size, next.0..later.0)]
     );
+}
+
+/// The payload of a batch is damaged, and then mended; returns from which segment on a start would cut.
+fn damage_and_mend(disk: &Disk, base: i64, next: Option<i64>) -> Option<Offset> {
+    let path = disk.file(base, "log");
+    let mut bytes = std::fs::read(&path).expect("a segment");
+    bytes[70] ^= 1;
+    std::fs::write(&path, bytes).expect("damaged");
+    let mut repair = Repair::open(disk.root()).expect("nobody has it");
+    let damaged = Damaged {
+        log: &path,
+        base: Offset(base),
+        next: next.map(Offset),
+        known_end: Offset(0),
+        gaps: false,
+        keeps: true,
+        epochs: &EpochsAround::default(),
+    };
+    let plan = plan_segment(&damaged).expect("it can be read");
+    assert!(matches!(plan.parts[0], Part::Lose(..)), "{plan:?}");
+    let mended = repair.mend_segment(PARTITION, (&path, Offset(base)), &plan);
+    mended.expect("mended");
+    let inspection = repair.inspection().expect("it is a directory");
+    let from = inspection.unsynced_from(PARTITION).expect("it is read");
+    repair.finish().expect("given back");
+    from
+}
+
+/// What a repair leaves is synced, and a start takes it all, also where the machine has begun anew in between: where each append is
+/// synced it would take nothing that no recovery point covers (R-11 (a)).
+#[test]
+fn r11_what_is_mended_is_taken_after_a_reboot() {
+    for durability in [Durability::Commit, Durability::Always] {
+        for (is_clean, in_last) in [(false, false), (false, true), (true, false), (true, true)] {
+            let disk = Disk::new();
+            let start = |dir: &Arc<DataDir>| {
+                let options = SyncOptions {
+                    durability,
+                    journal_bytes: 1 << 20,
+                    copied_bytes_max: 8192,
+                };
+                let sync = SyncJournal::open(Arc::clone(dir), options).expect("it opens");
+                let dir = Arc::clone(dir);
+                let shard = SegmentJournal::synced(dir, Arc::clone(&sync), durability);
+                (sync, shard)
+            };
+            let log = tally_storage::LogOptions {
+                synced_only: true,
+                ..SMALL
+            };
+            let dir = disk.open();
+            let (sync, mut shard) = start(&dir);
+            shard.open_partition(PARTITION, log).expect("it opens");
+            for _ in 0..60 {
+                put(&mut shard, PARTITION, 100);
+            }
+            shard.hand_over(PARTITION, None);
+            sync.turn().expect("synced");
+            // Else the journal mends what it holds.
+            sync.checkpoint().expect("synced");
+            let end = shard.log_end(PARTITION);
+            if is_clean {
+                shard.shutdown().expect("synced");
+                dir.mark_clean().expect("the mark is left");
+            }
+            drop((sync, shard, dir));
+            let bases = disk.bases();
+            let (base, next) = match in_last {
+                true => (bases[bases.len() - 1], None),
+                false => (bases[0], Some(bases[1])),
+            };
+            damage_and_mend(&disk, base, next);
+            disk.forget_boot();
+            let dir = disk.open();
+            assert!(dir.power_was_cut(), "for all that it knows");
+            let (_sync, mut shard) = start(&dir);
+            let found = shard.open_partition(PARTITION, log).expect("it opens");
+            let case = (durability, is_clean, in_last);
+            assert_eq!((found.log_end, found.cut), (end, None), "{case:?}");
+        }
+    }
+}
+
+/// What was known to be synced is so after a repair: where it looks a second time it keeps as much.
+#[test]
+fn r10_a_repair_forgets_nothing_of_what_is_synced() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    log.fill(100);
+    assert!(log.dir.sync_closed().expect("synced"));
+    drop(log);
+    disk.forget_boot();
+    let bases = disk.bases();
+    let before = Offset(bases[bases.len() - 2]);
+    let repair = Repair::open(disk.root()).expect("nobody has it");
+    let inspection = repair.inspection().expect("it is a directory");
+    let from = inspection.unsynced_from(PARTITION).expect("it is read");
+    drop((inspection, repair));
+    assert!(from >= Some(before), "{from:?} of {bases:?}");
+    assert_eq!(damage_and_mend(&disk, bases[0], Some(bases[1])), from);
 }

@@ -156,7 +156,7 @@ fn tell(report: &mut Report, steps: &[Step]) {
         let file = report.relative(&step.file);
         let lines = match &step.work {
             Work::Segment(_, plan, behind) => said(plan, behind),
-            Work::Point => vec!["a start looks at all of it".to_owned()],
+            Work::Point => vec!["its end counts as synced, and nothing behind it".to_owned()],
             Work::Write(_) => vec!["written anew".to_owned()],
             Work::Epochs(..) | Work::Indexes(_) => vec!["made again from the log".to_owned()],
             Work::Aside => vec!["put aside: a start makes it again, or does without it".to_owned()],
@@ -226,7 +226,7 @@ fn work(repair: &mut Repair, step: &Step) -> std::io::Result<()> {
             let partition = step.partition.expect("a segment is of a partition");
             repair.mend_segment(partition, (&step.file, *base), plan)
         }
-        Work::Point => repair.forget_point(step.partition.expect("a point is of a partition")),
+        Work::Point => repair.lower_point(step.partition.expect("a point is of a partition")),
         Work::Write(bytes) => repair.replace(&step.file, bytes),
         Work::Epochs(bases, log_start) => {
             let directory = step.file.parent().unwrap_or(&step.file);

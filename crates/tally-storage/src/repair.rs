@@ -15,7 +15,7 @@ use crate::index::OFFSET_ENTRY;
 use crate::inspect::{BatchAt, Inspection, SegmentReader, read_offset_index};
 use crate::partition::{EPOCHS, LogOptions};
 use crate::recovery;
-use crate::recovery_points::Point;
+use crate::recovery_points::{self, Point};
 use crate::redo;
 use crate::segment::{INDEX, LOG, Place, TIME_INDEX};
 use bytes::{BufMut, BytesMut};
@@ -472,6 +472,19 @@ impl Repair {
         }
         self.changed = true;
         disk::replace(path, bytes, Sync::Yes)
+    }
+
+    /// Writes the recovery points anew, from the file that counts; what this one of the two held is kept. Were it taken away the older
+    /// one would count: its points lie lower, and its groups of the journal may be in the segments already, as these were then.
+    pub fn write_points(&mut self, path: &Path) -> io::Result<()> {
+        if let Some(before) = disk::read(path)? {
+            disk::replace(&self.place_of(path)?, &before, Sync::Yes)?;
+        }
+        self.changed = true;
+        for _ in recovery_points::NAMES {
+            self.dir.points().update(|_| {})?;
+        }
+        Ok(())
     }
 
     /// Takes the point of a partition back to the end of its log if that is shorter: what there is counts as synced.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tally_protocol::Offset;
 use tally_storage::{
     Damaged, DataDir, Durability, EpochsAround, Part, Repair, SegmentJournal, SyncJournal,
-    SyncOptions, plan_segment,
+    SyncOptions, plan_segment, read_recovery_points,
 };
 
 /// A segment of good batches that ends one batch before the next one begins: a start lets the next one go where neither was known
@@ -143,4 +143,45 @@ fn r10_a_repair_forgets_nothing_of_what_is_synced() {
     drop((inspection, repair));
     assert!(from >= Some(before), "{from:?} of {bases:?}");
     assert_eq!(damage_and_mend(&disk, bases[0], Some(bases[1])), from);
+}
+
+/// Of two files of recovery points the newer one counts, also where bytes of it are wrong that mean nothing. A repair leaves what
+/// it says, and both files whole.
+#[test]
+fn recovery_points_that_are_mended_say_what_they_said() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    for _ in 0..2 {
+        log.fill(100);
+        assert!(log.dir.sync_closed().expect("synced"));
+    }
+    drop(log);
+    let files = ["recovery-points-0", "recovery-points-1"].map(|name| disk.root().join(name));
+    let read = |path| {
+        let bytes = std::fs::read(path).expect("a file");
+        read_recovery_points(&bytes).map(|found| (found.counter, found.points))
+    };
+    let [first, second] = [&files[0], &files[1]].map(|path| read(path).expect("whole"));
+    let (newest, points) = match first.0 > second.0 {
+        true => (&files[0], first.1),
+        false => (&files[1], second.1),
+    };
+    let mut bytes = std::fs::read(newest).expect("a file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(newest, &bytes).expect("damaged");
+    assert_eq!(
+        read(newest),
+        None,
+        "somebody who looks takes it for damaged"
+    );
+    let mut repair = Repair::open(disk.root()).expect("nobody has it");
+    repair.write_points(newest).expect("written");
+    let name = newest.file_name().expect("a name");
+    let kept = std::fs::read(repair.aside().join(name)).expect("kept");
+    assert_eq!(kept, bytes);
+    repair.finish().expect("given back");
+    for path in &files {
+        assert_eq!(read(path).expect("whole").1, points);
+    }
 }

@@ -30,6 +30,8 @@ enum Work {
     /// A segment is written anew or cut; if it is cut, what lies behind it goes too.
     Segment(Offset, SegmentPlan, Vec<String>),
     Point,
+    /// Both files of recovery points.
+    Points,
     /// The file gets these bytes.
     Write(Vec<u8>),
     Epochs(Vec<Offset>, Offset),
@@ -62,7 +64,7 @@ impl Step {
             Work::Write(_) => !has_kind(&self.file, |kind| {
                 matches!(kind, FileKind::TransactionIndex(_))
             }),
-            Work::Point | Work::Epochs(..) | Work::Indexes(_) | Work::Aside => false,
+            Work::Point | Work::Points | Work::Epochs(..) | Work::Indexes(_) | Work::Aside => false,
         }
     }
 }
@@ -157,7 +159,7 @@ fn tell(report: &mut Report, steps: &[Step]) {
         let lines = match &step.work {
             Work::Segment(_, plan, behind) => said(plan, behind),
             Work::Point => vec!["its end counts as synced, and nothing behind it".to_owned()],
-            Work::Write(_) => vec!["written anew".to_owned()],
+            Work::Points | Work::Write(_) => vec!["written anew".to_owned()],
             Work::Epochs(..) | Work::Indexes(_) => vec!["made again from the log".to_owned()],
             Work::Aside => vec!["put aside: a start makes it again, or does without it".to_owned()],
         };
@@ -227,6 +229,7 @@ fn work(repair: &mut Repair, step: &Step) -> std::io::Result<()> {
             repair.mend_segment(partition, (&step.file, *base), plan)
         }
         Work::Point => repair.lower_point(step.partition.expect("a point is of a partition")),
+        Work::Points => repair.write_points(&step.file),
         Work::Write(bytes) => repair.replace(&step.file, bytes),
         Work::Epochs(bases, log_start) => {
             let directory = step.file.parent().unwrap_or(&step.file);
@@ -298,11 +301,13 @@ fn step(
         .unwrap_or_default();
     let kind = file_kind(name);
     let Some(id) = partition else {
-        let is_made_again =
-            matches!(name, "clean-shutdown" | "boot-id") || kind == FileKind::RecoveryPoints;
-        return Ok(
-            of(file.to_owned(), Work::Aside).filter(|_| mend == Mend::ByFile && is_made_again)
-        );
+        let work = match kind {
+            FileKind::RecoveryPoints => Some(Work::Points),
+            _ if matches!(name, "clean-shutdown" | "boot-id") => Some(Work::Aside),
+            _ => None,
+        };
+        let work = work.filter(|_| mend == Mend::ByFile);
+        return Ok(work.and_then(|work| of(file.to_owned(), work)));
     };
     let log = Log::read(args, directory, home)?;
     Ok(match (mend, kind) {

@@ -188,9 +188,16 @@ pub fn plan_segment(damaged: &Damaged<'_>) -> io::Result<SegmentPlan> {
         (at, expected) = (position, begins);
     }
     let end = damaged.next.unwrap_or(damaged.known_end);
-    let is_short = end > expected && !damaged.gaps;
+    // A name or a start that no segment can reach up to is damaged itself: no empty batch stands for that.
+    let is_near = end.0.saturating_sub(damaged.base.0) <= MAX_SPAN;
+    let is_short = end > expected && is_near && !damaged.gaps;
     if damaged.keeps && (is_short || (at < size && damaged.next.is_some())) {
-        parts.push(Part::Lose(at..size, expected.0..end.0.max(expected.0)));
+        let offsets = expected.0..if is_near {
+            end.max(expected).0
+        } else {
+            expected.0
+        };
+        parts.push(Part::Lose(at..size, offsets));
     } else if at < size || (is_short && damaged.next.is_some()) {
         // What begins behind a gap was not synced either: it goes, as a start lets it go.
         parts.push(Part::Cut(at..size));
@@ -216,6 +223,11 @@ fn good(reader: &mut SegmentReader, at: u64) -> io::Result<Option<BatchHeader>> 
     })
 }
 
+/// The last offset of a batch that begins there: neither number may be believed.
+fn last_offset(begins: Offset, header: &BatchHeader) -> i64 {
+    begins.0.saturating_add(i64::from(header.last_offset_delta))
+}
+
 impl Damaged<'_> {
     /// The offset of a good batch, if it belongs where it lies.
     fn place(
@@ -228,8 +240,7 @@ impl Damaged<'_> {
             true => header.base_offset >= expected,
             false => header.base_offset == expected,
         };
-        let ends = |begins: Offset| begins.0.saturating_add(i64::from(header.last_offset_delta));
-        let last = ends(header.base_offset);
+        let last = last_offset(header.base_offset, header);
         let fits = last.saturating_sub(self.base.0) <= MAX_SPAN
             && self.next.is_none_or(|next| last < next.0);
         if follows && fits {
@@ -239,7 +250,7 @@ impl Damaged<'_> {
             return Ok(None);
         }
         // What its neighbours leave room for is its own.
-        let next = Offset(ends(expected).saturating_add(1));
+        let next = Offset(last_offset(expected, header).saturating_add(1));
         let behind = at + to_u64(header.size_bytes());
         let agrees = match good(reader, behind)? {
             Some(follower) => follower.base_offset == next,
@@ -276,12 +287,7 @@ impl Damaged<'_> {
         if let BatchAt::BadCrc(view) = reader.batch_at(at)? {
             let header = *view.header();
             let behind = at + to_u64(header.size_bytes());
-            let next = Offset(
-                header
-                    .base_offset
-                    .0
-                    .saturating_add(i64::from(header.last_offset_delta) + 1),
-            );
+            let next = Offset(last_offset(header.base_offset, &header).saturating_add(1));
             let sane = header.base_offset == expected
                 && header.last_offset_delta >= 0
                 && header.records_count == header.last_offset_delta.saturating_add(1)
@@ -299,10 +305,14 @@ impl Damaged<'_> {
             if position <= at {
                 continue;
             }
-            if let Some(header) = good(reader, position)?
-                && header.last_offset().0 - self.base.0 == i64::from(*last)
+            let Some(header) = good(reader, position)? else {
+                continue;
+            };
+            let found = last_offset(header.base_offset, &header);
+            if found.saturating_sub(self.base.0) == i64::from(*last)
+                && i64::from(*last) <= MAX_SPAN
                 && header.base_offset >= expected
-                && self.next.is_none_or(|end| header.last_offset() < end)
+                && self.next.is_none_or(|end| found < end.0)
             {
                 return Ok(Some((position, header.base_offset)));
             }

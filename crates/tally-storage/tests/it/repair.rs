@@ -45,6 +45,45 @@ fn r10_a_gap_between_segments_ends_the_log_where_nothing_was_synced() {
     );
 }
 
+/// Numbers that no checksum covers may be anything: they are damage, and no reason to stop.
+#[test]
+fn numbers_of_damaged_batches_may_be_anything() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    log.fill(60);
+    log.stop();
+    let bases = disk.bases();
+    let path = disk.file(bases[1], "log");
+    let whole = std::fs::read(&path).expect("a segment");
+    let size = u64::try_from(whole.len()).expect("small");
+    let plan = |next: Option<i64>, known_end: i64| {
+        let damaged = Damaged {
+            log: &path,
+            base: Offset(bases[1]),
+            next: next.map(Offset),
+            known_end: Offset(known_end),
+            gaps: false,
+            keeps: true,
+            epochs: &EpochsAround::default(),
+        };
+        plan_segment(&damaged).expect("it can be read").parts
+    };
+    // A start of the log, and the name of a segment, that this one can never reach.
+    assert_eq!(plan(None, i64::MAX), [Part::Keep(0..size)]);
+    assert_eq!(plan(Some(i64::MAX), 0), [Part::Keep(0..size)]);
+    // The first batch is damaged by its checksum, and all others say that they begin there.
+    for begins in [i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1, -1] {
+        let mut bytes = whole.clone();
+        bytes[70] ^= 1;
+        for batch in bytes.chunks_exact_mut(161).skip(1) {
+            batch[..8].copy_from_slice(&begins.to_be_bytes());
+        }
+        std::fs::write(&path, bytes).expect("damaged");
+        let parts = plan(Some(bases[2]), 0);
+        assert_eq!(parts, [Part::Lose(0..size, bases[1]..bases[2])]);
+    }
+}
+
 /// The payload of a batch is damaged, and then mended; returns from which segment on a start would cut.
 fn damage_and_mend(disk: &Disk, base: i64, next: Option<i64>) -> Option<Offset> {
     let path = disk.file(base, "log");

@@ -507,7 +507,7 @@ impl<'a> PartitionCheck<'a> {
         };
         let end = last_offset(header).saturating_add(1);
         let fits = segment.next.is_none_or(|next| end <= next.0)
-            && end - 1 - segment.base.0 <= i64::from(i32::MAX)
+            && (end - 1).saturating_sub(segment.base.0) <= i64::from(i32::MAX)
             && header.base_offset >= segment.base;
         if !follows || !fits || header.last_offset_delta < 0 {
             let what = format!(

@@ -163,6 +163,44 @@ fn a_repair_of_what_is_whole_changes_nothing() {
     assert!(files(&matrix.data) == before);
 }
 
+/// An offset may be any number where no checksum covers it, and the start of a log too: what can't be mended is left, and all the rest is
+/// mended.
+#[test]
+fn a_repair_goes_on_where_numbers_make_no_sense() {
+    let matrix = Matrix::new(true, "os");
+    let topic = matrix.cases[0].2.parent().and_then(Path::parent);
+    let whole = topic
+        .expect("the topic's")
+        .join((matrix.batches.len() - 1).to_string());
+    let bases = offsets_of_files(&whole, "log");
+    let log = whole.join(format!("{:020}.log", bases[1]));
+    let mut bytes = fs::read(&log).expect("a segment");
+    bytes[..8].copy_from_slice(&i64::MIN.to_be_bytes());
+    fs::write(&log, bytes).expect("damaged");
+    let (_, _, damaged) = &matrix.cases[0];
+    let log_start = damaged.with_file_name("log-start");
+    fs::write(log_start, format!("0\n{}\n", i64::MAX - 1)).expect("damaged");
+    let repaired = repair(&matrix.data);
+    let told = text(&repaired);
+    assert!(matches!(repaired.status.code(), Some(0 | 1)), "{told}");
+    let left = text(&tally(&[
+        "verify",
+        "log",
+        path(&matrix.data),
+        "-o",
+        "jsonl",
+    ]));
+    let home = damaged
+        .parent()
+        .and_then(|home| home.strip_prefix(&matrix.data).ok());
+    let home = format!("\"file\":\"{}/", path(home.expect("below")));
+    let others: Vec<&str> = rows(&left, "problem")
+        .into_iter()
+        .filter(|row| !row.contains(&home))
+        .collect();
+    assert_eq!(others, Vec::<&str>::new(), "{told}");
+}
+
 /// What all rests on is not guessed.
 #[test]
 fn a_repair_with_a_damaged_meta_changes_nothing() {

@@ -175,14 +175,17 @@ impl DataDir {
     /// Leaves the mark of a clean shutdown: the last thing before the process ends, after every journal's `shutdown`.
     /// Refused once a journal has failed. A run that ends before a power cut is dealt with leaves none, and the next one
     /// goes on with that as after a kill: else transactions from before could be committed. Nor does one that could not
-    /// open a partition of a killed run: the mark would vouch for files that nobody has looked at.
+    /// open a partition of a killed run, or one whose sync has failed: the mark would vouch for files that nobody has looked at.
     pub fn mark_clean(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a journal failed during this run"));
         }
         // The journal holds nothing.
         self.points.update(|next| next.begin(0))?;
-        disk::remove_if_present(&self.root.join(SUSPECT))?;
+        let has_unopened = !lock(&self.unopened).is_empty();
+        if !has_unopened {
+            disk::remove_if_present(&self.root.join(SUSPECT))?;
+        }
         if self.power_was_cut && !self.cut_handled.load(Ordering::Acquire) {
             tracing::warn!(
                 "stopped before a power cut was dealt with: the next start goes on with it"
@@ -191,7 +194,7 @@ impl DataDir {
         }
         write_boot_id(&self.root)?;
         disk::sync_directory(&self.root.join(TOPICS))?;
-        if !lock(&self.unopened).is_empty() {
+        if has_unopened {
             tracing::warn!(
                 "partitions were not opened: the next start looks at the files as after a kill"
             );
@@ -253,6 +256,7 @@ impl DataDir {
 
     /// Removes the files of `partition`. The name goes first, so that a partition is never seen half-removed.
     pub(crate) fn remove_partition(&self, partition: PartitionId) -> io::Result<()> {
+        lock(&self.unopened).remove(&partition);
         self.unsynced.forget(partition);
         self.points.forget(partition);
         let path = self.partition_path(partition);
@@ -415,9 +419,9 @@ impl DataDir {
         lock(&self.given_up).get(&partition).cloned()
     }
 
-    /// Notes that a partition can't be opened.
+    /// Notes that a partition can't be opened. One that a clean run has left is as that left it, unless a sync has failed since.
     pub(crate) fn note_unopened(&self, partition: PartitionId) {
-        if !self.was_clean() {
+        if !self.was_clean() || self.is_suspect() {
             lock(&self.unopened).insert(partition);
         }
     }

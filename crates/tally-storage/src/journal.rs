@@ -304,6 +304,18 @@ impl SegmentJournal {
         partition: PartitionId,
         options: LogOptions,
     ) -> Result<Recovered, StorageError> {
+        let opened = self.try_to_open(partition, options);
+        if opened.is_err() {
+            self.dir.note_unopened(partition);
+        }
+        opened
+    }
+
+    fn try_to_open(
+        &mut self,
+        partition: PartitionId,
+        options: LogOptions,
+    ) -> Result<Recovered, StorageError> {
         if let Some(reason) = self.dir.given_up(partition) {
             let path = self.dir.partition_path(partition);
             return Err(StorageError::Corrupt { path, reason });
@@ -324,8 +336,7 @@ impl SegmentJournal {
             None => {}
         }
         let trust = self.dir.trust(partition);
-        let opened = PartitionLog::open(self.place(partition), options, trust);
-        let (log, cut) = opened.inspect_err(|_| self.dir.note_unopened(partition))?;
+        let (log, cut) = PartitionLog::open(self.place(partition), options, trust)?;
         self.dir.note_opened(partition);
         let recovered = Recovered {
             log_start: log.log_start,

@@ -1,8 +1,9 @@
 //! The data directory: its lock, its format, and what it says about the run before.
 
 use crate::support::{Disk, PARTITION, SMALL, names};
-use tally_protocol::{PartitionId, TopicId};
-use tally_storage::{DataDir, LogOptions, OpenDirError};
+use std::sync::Arc;
+use tally_protocol::{Offset, PartitionId, TopicId};
+use tally_storage::{DataDir, LogOptions, OpenDirError, SegmentJournal};
 
 #[test]
 fn a_second_owner_is_refused_and_told_the_first() {
@@ -114,4 +115,39 @@ fn a_directory_whose_journal_failed_is_never_marked_clean() {
     std::fs::remove_dir_all(disk.directory()).expect("removed");
     assert!(log.journal.shutdown().is_err());
     assert!(log.dir.mark_clean().is_err());
+}
+
+/// The mark vouches for all files there are, and for none that are gone.
+#[test]
+fn a_partition_that_nobody_could_open_keeps_the_mark_away_until_it_is_gone() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    log.fill(3);
+    let moved = log.journal.set_log_start(PARTITION, Offset(2));
+    moved.expect("deleted up to there");
+    drop(log);
+    let log_start = disk.directory().join("log-start");
+    std::fs::write(log_start, "0\nsomewhere").expect("damaged");
+    let start = |dir: &Arc<DataDir>| {
+        let mut journal = SegmentJournal::new(Arc::clone(dir));
+        let opened = journal.open_partition(PARTITION, SMALL);
+        opened.expect_err("nobody knows where it starts");
+        journal
+    };
+    let dir = disk.open();
+    let mut journal = start(&dir);
+    let sync_failed = disk.root().join("sync-failed");
+    std::fs::write(&sync_failed, "").expect("written");
+    journal.shutdown().expect("nothing is open");
+    dir.mark_clean().expect("no journal has failed");
+    drop((journal, dir));
+    assert!(sync_failed.exists(), "it may be of that partition");
+    let dir = disk.open();
+    assert!(!dir.was_clean());
+    let mut journal = start(&dir);
+    journal.delete_partition(PARTITION).expect("removed");
+    journal.shutdown().expect("nothing is open");
+    dir.mark_clean().expect("the mark is left");
+    drop((journal, dir));
+    assert!(disk.open().was_clean());
 }

@@ -364,12 +364,22 @@ pub(crate) fn names(path: &Path) -> io::Result<Option<Vec<String>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    names_in(&directory)
+}
+
+/// The names in a directory that is open, which may be gone by now.
+fn names_in(directory: &File) -> io::Result<Option<Vec<String>>> {
     let mut space = [MaybeUninit::uninit(); NAMES_BYTES];
-    let mut entries = RawDir::new(&directory, &mut space);
+    let mut entries = RawDir::new(directory, &mut space);
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         // A name that is not UTF-8 was not written by us: leave it alone.
-        match entry?.file_name().to_str() {
+        match entry.file_name().to_str() {
             Ok("." | "..") | Err(_) => {}
             Ok(name) => names.push(name.to_owned()),
         }
@@ -492,6 +502,14 @@ mod tests {
         let kernel = read(Path::new("/proc/version")).expect("it is read");
         assert!(kernel.expect("it is there").starts_with(b"Linux"));
         assert!(read(directory.path()).is_err(), "a directory");
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_it_is_listed_is_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let opened = File::open(directory.path()).expect("it opens");
+        directory.close().expect("removed");
+        assert_eq!(names_in(&opened).expect("no error"), None);
     }
 
     #[test]

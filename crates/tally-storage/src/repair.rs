@@ -32,6 +32,8 @@ const ASIDE: &str = "repaired";
 const PIECE: u64 = 1024 * 1024;
 /// Where a batch has its leader epoch.
 const LEADER_EPOCH_AT: u64 = 12;
+/// Batches that are asked where the one before them belongs.
+const LOOKED_AT: usize = 16;
 /// The furthest that an offset may lie from the name of its segment.
 const MAX_SPAN: i64 = i32::MAX as i64;
 
@@ -236,27 +238,68 @@ impl Damaged<'_> {
         (at, header): (u64, &BatchHeader),
         expected: Offset,
     ) -> io::Result<Option<Offset>> {
-        let follows = match self.gaps {
-            true => header.base_offset >= expected,
-            false => header.base_offset == expected,
-        };
-        let last = last_offset(header.base_offset, header);
+        let begins = header.base_offset;
+        let last = last_offset(begins, header);
         let fits = last.saturating_sub(self.base.0) <= MAX_SPAN
             && self.next.is_none_or(|next| last < next.0);
-        if follows && fits {
-            return Ok(Some(header.base_offset));
-        }
-        if self.gaps {
-            return Ok(None);
-        }
+        let behind = at + to_u64(header.size_bytes());
         // What its neighbours leave room for is its own.
         let next = Offset(last_offset(expected, header).saturating_add(1));
-        let behind = at + to_u64(header.size_bytes());
-        let agrees = match good(reader, behind)? {
-            Some(follower) => follower.base_offset == next,
-            None => behind == reader.size() && self.next.is_none_or(|end| end == next),
+        if !self.gaps {
+            let is_right = begins == expected && fits;
+            let agrees = is_right || self.agrees(reader, behind, next)?;
+            return Ok(agrees.then_some(expected));
+        }
+        let follower = self.follower(reader, behind, expected)?;
+        if begins >= expected && fits && follower.is_none_or(|(_, second)| second.0 > last) {
+            return Ok(Some(begins));
+        }
+        Ok(follower
+            .filter(|(first, _)| *first == next)
+            .map(|_| expected))
+    }
+
+    /// Whether the batches at a position say that the first of them begins at `next`: the first that does not lie about its offset.
+    fn agrees(
+        &self,
+        reader: &mut SegmentReader,
+        mut at: u64,
+        mut next: Offset,
+    ) -> io::Result<bool> {
+        for nth in 0..LOOKED_AT {
+            let Some(header) = good(reader, at)? else {
+                let ends = self.next.map_or(nth == 0, |end| end == next);
+                return Ok(at == reader.size() && ends);
+            };
+            if header.base_offset == next {
+                return Ok(true);
+            }
+            at += to_u64(header.size_bytes());
+            next = Offset(last_offset(next, &header).saturating_add(1));
+        }
+        Ok(false)
+    }
+
+    /// Where offsets may be missing: where the batch at a position begins, and the one behind it, or else the next segment. Nothing
+    /// if they are not good, or don't follow what comes before.
+    fn follower(
+        &self,
+        reader: &mut SegmentReader,
+        at: u64,
+        expected: Offset,
+    ) -> io::Result<Option<(Offset, Offset)>> {
+        let Some(first) = good(reader, at)? else {
+            return Ok(None);
         };
-        Ok(agrees.then_some(expected))
+        let behind = at + to_u64(first.size_bytes());
+        let last = last_offset(first.base_offset, &first);
+        let second = match good(reader, behind)? {
+            Some(second) => second.base_offset,
+            None if behind == reader.size() => self.next.unwrap_or(Offset(i64::MAX)),
+            None => return Ok(None),
+        };
+        let is_followed = first.base_offset >= expected && second.0 > last;
+        Ok(is_followed.then_some((first.base_offset, second)))
     }
 
     /// The leader epoch that a good batch had, if that is damaged.
@@ -276,6 +319,36 @@ impl Damaged<'_> {
         Ok(self.epochs.had(header, before, after))
     }
 
+    /// With which offset the log goes on behind a damaged batch whose own length and offsets say so.
+    fn goes_on(
+        &self,
+        reader: &mut SegmentReader,
+        (behind, header): (u64, &BatchHeader),
+        expected: Offset,
+    ) -> io::Result<Option<Offset>> {
+        let next = Offset(last_offset(header.base_offset, header).saturating_add(1));
+        let sane = header.base_offset == expected
+            && header.last_offset_delta >= 0
+            && header.records_count == header.last_offset_delta.saturating_add(1)
+            && self.next.is_none_or(|end| next <= end);
+        let agrees = sane && (behind == reader.size() || self.agrees(reader, behind, next)?);
+        Ok(agrees.then_some(next))
+    }
+
+    /// The same where offsets may be missing: two batches behind it follow each other and what comes before.
+    fn goes_on_with_gaps(
+        &self,
+        reader: &mut SegmentReader,
+        (behind, header): (u64, &BatchHeader),
+        expected: Offset,
+    ) -> io::Result<Option<Offset>> {
+        let counts = 0..=header.last_offset_delta.saturating_add(1);
+        let sane = header.last_offset_delta >= 0 && counts.contains(&header.records_count);
+        let follower = self.follower(reader, behind, expected)?;
+        let follower = follower.filter(|_| sane).map(|(first, _)| first);
+        Ok(follower.filter(|first| self.next.is_none_or(|end| *first < end)))
+    }
+
     /// Where the log goes on behind the damage, and with which offset. Only what the damaged batch's own length and offsets
     /// or an index say counts: bytes that merely look like a batch may be what a client has put into a record.
     fn next_good(
@@ -284,19 +357,14 @@ impl Damaged<'_> {
         (at, expected): (u64, Offset),
         index: &[(u32, u32)],
     ) -> io::Result<Option<(u64, Offset)>> {
-        if let BatchAt::BadCrc(view) = reader.batch_at(at)? {
+        if let BatchAt::BadCrc(view) | BatchAt::Good(view) = reader.batch_at(at)? {
             let header = *view.header();
             let behind = at + to_u64(header.size_bytes());
-            let next = Offset(last_offset(header.base_offset, &header).saturating_add(1));
-            let sane = header.base_offset == expected
-                && header.last_offset_delta >= 0
-                && header.records_count == header.last_offset_delta.saturating_add(1)
-                && self.next.is_none_or(|end| next <= end);
-            let agrees = match good(reader, behind)? {
-                Some(follower) => follower.base_offset == next,
-                None => behind == reader.size(),
+            let next = match self.gaps {
+                true => self.goes_on_with_gaps(reader, (behind, &header), expected)?,
+                false => self.goes_on(reader, (behind, &header), expected)?,
             };
-            if sane && agrees {
+            if let Some(next) = next {
                 return Ok(Some((behind, next)));
             }
         }

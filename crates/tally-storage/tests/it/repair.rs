@@ -1,6 +1,6 @@
 //! What is planned for a segment that has to be mended, and what a start finds after that was done.
 
-use crate::support::{Disk, PARTITION, SMALL};
+use crate::support::{Disk, PARTITION, SMALL, batch};
 use crate::sync_journal::put;
 use std::sync::Arc;
 use tally_protocol::Offset;
@@ -82,6 +82,91 @@ fn numbers_of_damaged_batches_may_be_anything() {
         let parts = plan(Some(bases[2]), 0);
         assert_eq!(parts, [Part::Lose(0..size, bases[1]..bases[2])]);
     }
+}
+
+/// Bytes of a batch of these tests.
+const BATCH: u64 = 161;
+
+/// A segment of ten batches of two records from offset 10 on, without an index that tells of any of them; in a compacted one the
+/// offsets 14 and 15 are gone. What is planned for it when `damage` was done to its batches.
+#[track_caller]
+fn check_plan(gaps: bool, damage: impl Fn(&mut [Vec<u8>]), expected: &[Part]) {
+    let disk = Disk::new();
+    let path = disk.root().join("00000000000000000010.log");
+    let begins = (0..10).map(|nth| 10 + 2 * nth + if gaps && nth >= 2 { 2 } else { 0 });
+    let mut batches: Vec<Vec<u8>> = begins.map(|at| batch(at, 2, 1, 1000, 100)).collect();
+    damage(&mut batches);
+    std::fs::write(&path, batches.concat()).expect("written");
+    let damaged = Damaged {
+        log: &path,
+        base: Offset(10),
+        next: Some(Offset(if gaps { 40 } else { 30 })),
+        known_end: Offset(0),
+        gaps,
+        keeps: true,
+        epochs: &EpochsAround::default(),
+    };
+    let plan = plan_segment(&damaged).expect("it can be read");
+    assert_eq!(plan.parts, expected);
+}
+
+fn begin_at(batch: &mut [u8], offset: i64) {
+    batch[..8].copy_from_slice(&offset.to_be_bytes());
+}
+
+#[test]
+fn offsets_that_are_damaged_side_by_side_come_back() {
+    let side_by_side = |batches: &mut [Vec<u8>]| {
+        begin_at(&mut batches[4], 99);
+        begin_at(&mut batches[5], 3);
+    };
+    let mended = [
+        Part::Keep(0..4 * BATCH),
+        Part::Renumber(4 * BATCH..5 * BATCH, Offset(18)),
+        Part::Renumber(5 * BATCH..6 * BATCH, Offset(20)),
+        Part::Keep(6 * BATCH..10 * BATCH),
+    ];
+    check_plan(false, side_by_side, &mended);
+    // Where all that follow say otherwise it is not an offset that is damaged: a batch is missing.
+    let missing = |batches: &mut [Vec<u8>]| batches[4].clear();
+    let lost = [
+        Part::Keep(0..4 * BATCH),
+        Part::Lose(4 * BATCH..9 * BATCH, 18..30),
+    ];
+    check_plan(false, missing, &lost);
+}
+
+/// Of a compacted segment no batch but the damaged one is lost, though no index leads behind it.
+#[test]
+fn of_a_compacted_segment_a_damaged_batch_alone_is_lost() {
+    check_plan(true, |_| {}, &[Part::Keep(0..10 * BATCH)]);
+    let one = |nth: u64, offsets: std::ops::Range<i64>| {
+        [
+            Part::Keep(0..nth * BATCH),
+            Part::Lose(nth * BATCH..(nth + 1) * BATCH, offsets),
+            Part::Keep((nth + 1) * BATCH..10 * BATCH),
+        ]
+    };
+    check_plan(true, |batches| batches[4][70] ^= 1, &one(4, 20..22));
+    // Its room is larger than it is: nobody knows where in there it began.
+    check_plan(
+        true,
+        |batches| begin_at(&mut batches[2], 7),
+        &one(2, 14..18),
+    );
+    let too_high = |batches: &mut [Vec<u8>]| begin_at(&mut batches[2], 28);
+    check_plan(true, too_high, &one(2, 14..18));
+    // And here it is as large.
+    let exact = [
+        Part::Keep(0..4 * BATCH),
+        Part::Renumber(4 * BATCH..5 * BATCH, Offset(20)),
+        Part::Keep(5 * BATCH..10 * BATCH),
+    ];
+    check_plan(true, |batches| begin_at(&mut batches[4], 32), &exact);
+    check_plan(true, |batches| begin_at(&mut batches[4], -1), &exact);
+    // A batch that is too low does not bring down the one before it.
+    let low = |batches: &mut [Vec<u8>]| begin_at(&mut batches[2], 13);
+    check_plan(true, low, &one(2, 14..18));
 }
 
 /// The payload of a batch is damaged, and then mended; returns from which segment on a start would cut.

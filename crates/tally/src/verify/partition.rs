@@ -755,8 +755,14 @@ impl<'a> PartitionCheck<'a> {
         let path = self.path.join("log-start");
         if log_start > end {
             let what = format!("the log starts at offset {log_start}, behind its end at {end}");
+            // A log that was stopped clean reaches its start: it is the file that is damaged, and the epochs tell what it said.
+            let told = epochs.stored.as_ref().and_then(|stored| stored.first());
+            let mend = match told {
+                Some((_, start)) if self.is_clean && *start <= end => Mend::Start(*start),
+                _ => self.mends_end(),
+            };
             let problem = Problem::new(Class::Damage, &path, &what);
-            return self.report.problem(problem.mend(self.mends_end()));
+            return self.report.problem(problem.mend(mend));
         }
         let Some((_, start)) = epochs.stored.as_ref().and_then(|stored| stored.first()) else {
             return;

@@ -309,6 +309,10 @@ fn step(
         let work = work.filter(|_| mend == Mend::ByFile);
         return Ok(work.and_then(|work| of(file.to_owned(), work)));
     };
+    let starts_at = |start: Offset| {
+        let text = format!("0\n{start}\n");
+        of(file.to_owned(), Work::Write(text.into_bytes()))
+    };
     let log = Log::read(args, directory, home)?;
     Ok(match (mend, kind) {
         (Mend::Nothing, _) => None,
@@ -316,6 +320,7 @@ fn step(
             segment(&log, directory, id, base)?.and_then(|work| of(log_path(home, base), work))
         }
         (Mend::Point, _) => of(file.to_owned(), Work::Point),
+        (Mend::Start(start), _) => starts_at(start),
         (Mend::Epochs, _) | (Mend::ByFile, FileKind::Epochs) => {
             let path = home.join("leader-epoch-checkpoint");
             of(path, Work::Epochs(log.bases(), log.start))
@@ -334,12 +339,7 @@ fn step(
             .get(file)
             .and_then(|bytes| of(file.to_owned(), Work::Write(bytes.clone()))),
         (Mend::ByFile, FileKind::Snapshot(_)) => of(file.to_owned(), Work::Aside),
-        (Mend::ByFile, FileKind::LogStart) => log.told_start(directory, home)?.and_then(|start| {
-            of(
-                file.to_owned(),
-                Work::Write(format!("0\n{start}\n").into_bytes()),
-            )
-        }),
+        (Mend::ByFile, FileKind::LogStart) => log.told_start(directory, home)?.and_then(starts_at),
         (Mend::ByFile, FileKind::Mark) if name == "txn-sums" => of(file.to_owned(), Work::Aside),
         (Mend::ByFile, FileKind::Mark) if name == "cleaner-checkpoint" => {
             // All closed segments may lack offsets, and nothing is known to be compacted.

@@ -26,6 +26,8 @@ pub(super) enum Mend {
     Segment(Offset),
     /// The leader epochs are taken from the batches.
     Epochs,
+    /// The log starts there, and not where its file says.
+    Start(Offset),
     /// The recovery point is taken back.
     Point,
     /// Nothing: it is not for the files alone to say what is right.

@@ -216,6 +216,7 @@ pub(crate) struct Matrix {
     pub(crate) starts: Vec<i64>,
     /// What each partition holds, with one more that nothing happens to.
     pub(crate) batches: Vec<Vec<Bytes>>,
+    topic: PathBuf,
     _beside: TempDir,
 }
 
@@ -275,14 +276,21 @@ impl Matrix {
                 damage.apply(&file);
                 (kind, damage, file)
             });
+        let cases = cases.collect();
         Matrix {
-            cases: cases.collect(),
+            cases,
             data,
             durability,
             starts,
             batches,
+            topic,
             _beside: beside,
         }
+    }
+
+    /// The directory of a partition.
+    pub(crate) fn partition(&self, index: usize) -> PathBuf {
+        self.topic.join(index.to_string())
     }
 
     /// Compares what a partition hands out with what was written into it. Damage of a log may end it, or stop the reading with an

@@ -168,10 +168,7 @@ fn a_repair_of_what_is_whole_changes_nothing() {
 #[test]
 fn a_repair_goes_on_where_numbers_make_no_sense() {
     let matrix = Matrix::new(true, "os");
-    let topic = matrix.cases[0].2.parent().and_then(Path::parent);
-    let whole = topic
-        .expect("the topic's")
-        .join((matrix.batches.len() - 1).to_string());
+    let whole = matrix.partition(matrix.batches.len() - 1);
     let bases = offsets_of_files(&whole, "log");
     let log = whole.join(format!("{:020}.log", bases[1]));
     let mut bytes = fs::read(&log).expect("a segment");
@@ -199,6 +196,20 @@ fn a_repair_goes_on_where_numbers_make_no_sense() {
         .filter(|row| !row.contains(&home))
         .collect();
     assert_eq!(others, Vec::<&str>::new(), "{told}");
+}
+
+/// Else the next start would take all of it for records that were deleted.
+#[test]
+fn a_repair_takes_back_a_start_behind_the_end_of_a_log_that_was_stopped_clean() {
+    let matrix = Matrix::whole();
+    let (partition, all) = (matrix.partition(0), &matrix.batches[0]);
+    fs::write(partition.join("log-start"), "0\n99\n").expect("damaged");
+    let repaired = repair(&matrix.data);
+    assert_eq!(repaired.status.code(), Some(0), "{}", text(&repaired));
+    let served = Served::start(PROGRAM, &matrix.data, "os", &[]).expect("it starts");
+    let (batches, error) = read(&mut Client::connect(&served.address), 0, 0);
+    assert_eq!((batches.len(), error), (all.len(), 0));
+    assert!(served.stop());
 }
 
 /// What all rests on is not guessed.

@@ -537,7 +537,13 @@ impl Shard {
 
     /// Holds `held` until `ticket` is durable.
     fn hold(&mut self, ticket: Option<Ticket>, held: Held) {
-        let waits = !(planted::is("r1 early") && matches!(held, Held::Reply(..)));
+        let waits = match held {
+            Held::Reply(_, ShardReply::Transaction(_)) if planted::is("e7 early") => false,
+            Held::Reply(..) => !planted::is("r1 early"),
+            Held::Message(_) | Held::HighWatermark(..) | Held::Synced(..) | Held::LogStart(_) => {
+                true
+            }
+        };
         match ticket.filter(|_| waits) {
             Some(ticket) => self.waiting.hold(ticket, self.journal.durable(), held),
             None => self.waiting.hold_in_place(held),

@@ -243,6 +243,12 @@ pub const MISTAKES: &[Mistake] = &[
         100,
         "a start leaves out the last group of the journal",
     ),
+    synced(
+        Mode::Commit,
+        "e7 early",
+        40,
+        "EndTxn is answered before its decision is synced",
+    ),
 ];
 
 /// The first seed that finds a mistake.

@@ -617,6 +617,17 @@ fn e7_in_commit_the_data_is_handed_over_before_the_decision() {
 }
 
 #[test]
+fn e7_the_data_is_synced_before_there_is_a_marker() {
+    let mut world = World::durable(Durability::Commit);
+    begin(&mut world);
+    while world.sync() {}
+    world.tell(DATA, ShardMessage::Secure { upto: None });
+    assert!(world.sync(), "the data was in place alone");
+    world.tell(DATA, ShardMessage::Secure { upto: None });
+    assert!(!world.sync(), "it has been synced");
+}
+
+#[test]
 fn e7_partitions_that_join_meanwhile_are_secured_too() {
     let mut world = World::durable(Durability::Commit);
     let pair = begin(&mut world);

@@ -144,7 +144,7 @@ pub(crate) struct Network {
     /// How often the clock was moved further than a transaction may take.
     pub(crate) jumps: u64,
     /// How often the power was cut.
-    power_cuts: u64,
+    pub(crate) power_cuts: u64,
     /// How often it was cut where anything that was answered before may be gone (CR-26): in `os`.
     pub(crate) cuts: u64,
     /// How often it was cut where what decides nothing may be gone (CR-28), and producers are fenced: in `os` and `commit`.

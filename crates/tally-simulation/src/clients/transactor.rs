@@ -111,6 +111,8 @@ pub(crate) struct Transactor {
     end_cuts: Option<u64>,
     /// The same when it asked where its group had come to.
     read_cuts: u64,
+    /// How often the power had been cut, in any mode, when its transaction began.
+    begin_cuts: u64,
     /// Turns to rest.
     resting: u64,
     is_finishing: bool,
@@ -143,6 +145,7 @@ impl Transactor {
             fences: 0,
             init_fences: 0,
             end_cuts: None,
+            begin_cuts: 0,
             read_cuts: 0,
             resting: 0,
             is_finishing: false,
@@ -169,6 +172,7 @@ impl Transactor {
         self.current = Some(model.transactions.len());
         self.jumps = network.jumps;
         self.end_cuts = None;
+        self.begin_cuts = network.power_cuts;
         model.transactions.push(Transaction {
             writer: self.plan.name.clone(),
             outcome: Outcome::Open,
@@ -564,8 +568,10 @@ impl Transactor {
         let is_doubtful = self.is_doubtful && code == ErrorCode::OutOfOrderSequenceNumber.code();
         let is_reborn =
             self.may_be_another_topic(model) && code == ErrorCode::OutOfOrderSequenceNumber.code();
+        let is_unjoined =
+            self.may_have_lost_its_joining(network) && code == ErrorCode::InvalidTxnState.code();
         let is_wrong = code == BEGUN_BY_NOBODY || code == COMMITTED_AFTER_A_CUT;
-        if is_wrong || !(is_known || is_doubtful || is_reborn) {
+        if is_wrong || !(is_known || is_doubtful || is_reborn || is_unjoined) {
             return Err(format!("{} is refused with {code}", self.describe()));
         }
         network.say(|| format!("{} is refused with {code}", self.describe()));
@@ -634,6 +640,16 @@ impl Transactor {
         let is_between = model.births % 2 == 1;
         let before = self.births.get(place);
         place.0 == REBORN && (is_between || before.is_some_and(|births| *births != model.births))
+    }
+
+    /// Whether a power cut may have taken what a batch or offsets of the old flow rest on. In `always` that has no sync of its own,
+    /// as nothing that rests on it can be synced without it: what comes then is refused.
+    fn may_have_lost_its_joining(&self, network: &Network) -> bool {
+        let rests_on_it = matches!(self.steps.front(), Some(Step::Send(..) | Step::Offsets(_)));
+        rests_on_it
+            && self.plan.flow == Flow::Tv1
+            && network.mode == Mode::Always
+            && network.power_cuts > self.begin_cuts
     }
 
     /// Whether what is asked for is about the topic that is deleted now and then.

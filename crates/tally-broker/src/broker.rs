@@ -151,7 +151,7 @@ impl Broker {
             data_dir,
             node,
             syncing,
-        } = open(&config, local_addr, loggers, &health)?;
+        } = open_apart(&config, local_addr, loggers, &health).await?;
         let (metadata, shards) = (Arc::clone(&node.metadata), Arc::clone(&node.shards));
         let syncing_closed = match config.durability {
             Durability::Os => Some(start_syncing_closed(&data_dir)?),
@@ -307,6 +307,19 @@ pub(crate) struct Opened {
     pub(crate) data_dir: Arc<DataDir>,
     pub(crate) node: Arc<Node>,
     pub(crate) syncing: Option<Syncing>,
+}
+
+/// [`open`] beside the caller, which may give the start up meanwhile: a recovery takes as long as there is to read.
+async fn open_apart(
+    config: &Arc<BrokerConfig>,
+    local_addr: SocketAddr,
+    loggers: Loggers,
+    health: &Arc<Health>,
+) -> Result<Opened, StartError> {
+    let (config, health) = (Arc::clone(config), Arc::clone(health));
+    let opened =
+        tokio::task::spawn_blocking(move || open(&config, local_addr, loggers, &health));
+    opened.await.expect("opening the data does not panic")
 }
 
 /// Opens the data and recovers.

@@ -1,10 +1,13 @@
 //! The health page, from before the recovery to the stop.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ChildStderr;
 
 use rustix::process::Signal;
-use tally_testkit::waiting::wait_until;
+use tally_testkit::client::Client;
+use tally_testkit::waiting::{wait_for, wait_until};
 
 use crate::{Served, new_dir, tally};
 
@@ -44,39 +47,67 @@ fn health_is_served_when_asked_for() {
     check(http, "/startupz", OK, "started");
 }
 
-/// user-experience.md section 6: the recovery is held after its first partition.
+/// A broker whose recovery is held after its first partition.
+struct Held {
+    served: Served,
+    log: Lines<BufReader<ChildStderr>>,
+    /// Address of its health page.
+    http: String,
+    /// The recovery goes on when this file goes.
+    hold: PathBuf,
+}
+
+impl Held {
+    #[track_caller]
+    fn start(dir: &Path) -> Held {
+        let served = Served::start(dir, &["--topics", "orders:3"]);
+        served.signal(Signal::TERM);
+        assert!(served.ended().0.success());
+
+        let hold = dir.join("hold");
+        std::fs::write(&hold, "").expect("a file of ours");
+        let mut child = tally()
+            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(dir.join("data"))
+            .env("TALLY_FAULT", format!("recovery=hold@1:{}", hold.display()))
+            .spawn()
+            .expect("tally can be run");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let served = Served {
+            child: Some(child),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let line = log
+            .by_ref()
+            .map(|line| line.expect("text"))
+            .find(|line| line.contains("health is served"))
+            .expect("a line of the log");
+        let (_, http) = line.split_once("address=").expect("an address");
+        let held = dir.join("hold.held");
+        wait_until("the recovery is held", || held.exists());
+        Held {
+            served,
+            log,
+            http: http.to_owned(),
+            hold,
+        }
+    }
+}
+
+/// user-experience.md section 6.
 #[test]
 fn startupz_says_how_far_the_recovery_is() {
     let dir = new_dir();
-    let served = Served::start(dir.path(), &["--topics", "orders:3"]);
-    served.signal(Signal::TERM);
-    assert!(served.ended().0.success());
-
-    let hold = dir.path().join("hold");
-    std::fs::write(&hold, "").expect("a file of ours");
-    let mut child = tally()
-        .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-        .arg("--data")
-        .arg(dir.path().join("data"))
-        .env("TALLY_FAULT", format!("recovery=hold@1:{}", hold.display()))
-        .spawn()
-        .expect("tally can be run");
-    let log = BufReader::new(child.stderr.take().expect("piped"));
-    let mut served = Served {
-        child: Some(child),
-        address: SocketAddr::from(([127, 0, 0, 1], 0)),
-    };
-    let mut lines = log.lines().map(|line| line.expect("text"));
-    let line = lines
-        .find(|line| line.contains("health is served"))
-        .expect("a line of the log");
-    let (_, http) = line.split_once("address=").expect("an address");
-
-    let held = dir.path().join("hold.held");
-    wait_until("the recovery is held", || held.exists());
-    check(http, "/livez", OK, "alive");
-    check(http, "/readyz", NOT_YET, "{\"reasons\":[\"recovering\"]}");
-    let (status, body) = get(http, "/startupz");
+    let Held {
+        mut served,
+        log,
+        http,
+        hold,
+    } = Held::start(dir.path());
+    check(&http, "/livez", OK, "alive");
+    check(&http, "/readyz", NOT_YET, "{\"reasons\":[\"recovering\"]}");
+    let (status, body) = get(&http, "/startupz");
     assert_eq!(status, NOT_YET);
     let number = |name: &str| -> u32 {
         let (_, rest) = body.split_once(name).expect("its name");
@@ -88,12 +119,40 @@ fn startupz_says_how_far_the_recovery_is() {
 
     std::fs::remove_file(&hold).expect("a file of ours");
     served.line_with("/readyz");
-    check(http, "/startupz", OK, "started");
-    check(http, "/readyz", OK, "ready");
+    check(&http, "/startupz", OK, "started");
+    check(&http, "/readyz", OK, "ready");
     // Until its end, so that it can write.
-    let rest = std::thread::spawn(move || lines.count());
+    let rest = std::thread::spawn(move || log.count());
     served.signal(Signal::TERM);
     rest.join().expect("it read on");
     let mut child = served.child.take().expect("it runs");
     assert!(child.wait().expect("a child of ours").success());
+}
+
+/// A recovery can be done again, so who stops the broker meanwhile does not wait for it.
+#[test]
+fn a_stop_does_not_wait_for_the_recovery() {
+    let dir = new_dir();
+    let Held {
+        mut served,
+        log,
+        hold,
+        ..
+    } = Held::start(dir.path());
+    served.signal(Signal::TERM);
+    let mut child = served.child.take().expect("it runs");
+    let status = wait_for("the end of tally", || {
+        child.try_wait().expect("a child of ours")
+    });
+    assert!(status.success(), "{status}");
+    assert!(hold.exists(), "the recovery was held to the end");
+    let told = log.map(|line| line.expect("text"));
+    let told: Vec<String> = told
+        .filter(|line| line.contains("stopped before it was ready"))
+        .collect();
+    assert_eq!(told.len(), 1);
+
+    let again = Served::start(dir.path(), &[]);
+    let mut client = Client::connect(&again.address.to_string());
+    assert_eq!(client.topic("orders").partitions.len(), 3);
 }

@@ -45,7 +45,7 @@ use tokio::sync::watch;
 const SHARDS_PER_CPU: usize = 4;
 /// A long start says so often how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// A test that holds the recovery is asked so often whether it still does.
+/// A test that holds the start or the stop is asked so often whether it still does.
 const HOLD_AGAIN: Duration = Duration::from_millis(1);
 /// Segments that all shards keep mapped for readers: three maps each, and a process may have 65,530.
 const SEGMENT_MAPS_MAX: usize = 4096;
@@ -125,12 +125,14 @@ pub struct Broker {
     keeps_nothing: bool,
     health: Arc<Health>,
     stop: watch::Sender<bool>,
+    /// The health page is there for as long as this is.
+    page: watch::Sender<bool>,
     stopping: StopProgress,
 }
 
 impl Broker {
     /// Opens the data, recovers, and accepts connections. Needs a running tokio runtime. `loggers` is how the levels of the
-    /// log are changed.
+    /// log are changed. The health page calls it ready when [`Broker::become_ready`] was called.
     pub async fn start(config: BrokerConfig, loggers: Loggers) -> Result<Broker, StartError> {
         let config = Arc::new(config);
         // The port first: a second broker on the same port should not touch any data.
@@ -140,11 +142,10 @@ impl Broker {
             .map_err(|source| listen_error(&config.listen.to_string(), source))?;
         let (stop, stopped) = watch::channel(false);
         let health = Arc::new(Health::default());
-        // Before the recovery, of which it tells. If that fails, `stop` goes and the page with it.
+        // Before the recovery, of which it tells. If that fails, `page` goes and the page with it.
+        let (page, page_gone) = watch::channel(false);
         let http = match &config.http {
-            Some(address) => {
-                Some(serve_http(&address.to_string(), &health, stopped.clone()).await?)
-            }
+            Some(address) => Some(serve_http(&address.to_string(), &health, page_gone).await?),
             None => None,
         };
         let Opened {
@@ -161,7 +162,7 @@ impl Broker {
         let watched = WatchSettings::of(&metadata.config());
         tokio::spawn(hanging::run(Arc::clone(&shards), watched));
         tokio::spawn(listener::serve(node, listener, stopped));
-        health.serve();
+        health.recovered();
         let summary = Summary {
             cluster_id: metadata.cluster_id().to_owned(),
             node_id: config.node_id,
@@ -186,8 +187,14 @@ impl Broker {
             keeps_nothing: config.durability == Durability::Memory,
             health,
             stop,
+            page,
             stopping: StopProgress::default(),
         })
+    }
+
+    /// Has the health page call it ready: whoever started it has made what clients were promised.
+    pub fn become_ready(&self) {
+        self.health.serve();
     }
 
     /// The address of the Kafka listener, with the port that was chosen when 0 was asked for.
@@ -208,7 +215,7 @@ impl Broker {
         self.stopping.clone()
     }
 
-    /// Stops clean: no more requests, snapshots and segments written and synced, the mark for a quick start set.
+    /// Stops clean, and says so on the health page to the end: no more requests, snapshots and segments written and synced, the mark for a quick start set.
     /// Open transactions stay open, they outlive a restart: their ids are returned, in order.
     pub async fn shutdown(self) -> Result<Vec<String>, StopError> {
         self.health.stop();
@@ -240,7 +247,9 @@ impl Broker {
             )?;
             Ok(left_open)
         });
-        closed.await.expect("closing the journals does not panic")
+        let outcome = closed.await.expect("closing the journals does not panic");
+        drop(self.page);
+        outcome
     }
 }
 
@@ -272,6 +281,7 @@ pub(crate) fn close(
 ) -> Result<(), StopError> {
     let completed = shards.shutdown(progress);
     progress.sync();
+    pause("stop");
     let outcome = match (completed, keeps_nothing) {
         (Ok(_), true) => Ok(()),
         (Ok(completed), false) => Completed::sync_all(completed),
@@ -317,8 +327,7 @@ async fn open_apart(
     health: &Arc<Health>,
 ) -> Result<Opened, StartError> {
     let (config, health) = (Arc::clone(config), Arc::clone(health));
-    let opened =
-        tokio::task::spawn_blocking(move || open(&config, local_addr, loggers, &health));
+    let opened = tokio::task::spawn_blocking(move || open(&config, local_addr, loggers, &health));
     opened.await.expect("opening the data does not panic")
 }
 
@@ -565,8 +574,8 @@ impl Progress<'_> {
 }
 
 /// For tests: stays here for as long as one of them wants it (`hold` of `TALLY_FAULT`); a release knows nothing of it.
-fn pause_recovery() {
-    if let Some(hold) = fault_hold("recovery") {
+fn pause(point: &str) {
+    if let Some(hold) = fault_hold(point) {
         while hold.lasts() {
             std::thread::sleep(HOLD_AGAIN);
         }
@@ -602,7 +611,7 @@ fn open_partitions(shards: &Shards, metadata: &Metadata, health: &Health) -> Ope
                 }
             }
             progress.opened();
-            pause_recovery();
+            pause("recovery");
         }
     };
     if threads == 1 {

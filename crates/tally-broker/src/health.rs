@@ -1,6 +1,6 @@
 //! How the broker is, as its health page says: shared by the start, the stop and [`crate::server::http`].
 //!
-//! Invariants: what has recovered stays so; ready is who has recovered and was not told to stop.
+//! Invariants: what has recovered stays so; ready is who has recovered, was said to be ready and was not told to stop.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) struct Health {
     is_recovered: AtomicBool,
     is_ready: AtomicBool,
+    is_stopping: AtomicBool,
     opened: AtomicUsize,
     of: AtomicUsize,
 }
@@ -25,15 +26,19 @@ impl Health {
         (opened, self.of.load(Ordering::Relaxed))
     }
 
-    /// Clients are served from here on.
-    pub(crate) fn serve(&self) {
+    /// Clients are answered from here on.
+    pub(crate) fn recovered(&self) {
         self.is_recovered.store(true, Ordering::Release);
+    }
+
+    /// What clients were promised is there.
+    pub(crate) fn serve(&self) {
         self.is_ready.store(true, Ordering::Release);
     }
 
     /// It stops.
     pub(crate) fn stop(&self) {
-        self.is_ready.store(false, Ordering::Release);
+        self.is_stopping.store(true, Ordering::Release);
     }
 
     /// What `/startupz` says: how far the recovery is, as JSON, until it is over.
@@ -51,12 +56,15 @@ impl Health {
 
     /// What `/readyz` says; the reason why not, as JSON.
     pub(crate) fn ready(&self) -> Result<&'static str, String> {
-        if self.is_ready.load(Ordering::Acquire) {
+        let is = |what: &AtomicBool| what.load(Ordering::Acquire);
+        let reason = if is(&self.is_stopping) {
+            "stopping"
+        } else if !is(&self.is_recovered) {
+            "recovering"
+        } else if !is(&self.is_ready) {
+            "making topics"
+        } else {
             return Ok("ready");
-        }
-        let reason = match self.is_recovered.load(Ordering::Acquire) {
-            true => "stopping",
-            false => "recovering",
         };
         Err(format!("{{\"reasons\":[\"{reason}\"]}}"))
     }
@@ -69,29 +77,31 @@ mod tests {
     #[test]
     fn a_broker_recovers_serves_and_stops() {
         let health = Health::default();
-        let recovering = Err("{\"reasons\":[\"recovering\"]}".to_owned());
+        let not_yet = |reason: &str| Err(format!("{{\"reasons\":[\"{reason}\"]}}"));
         assert_eq!(
             health.started(),
             Err("{\"partitions_done\":0,\"of\":0}".to_owned())
         );
-        assert_eq!(health.ready(), recovering);
+        assert_eq!(health.ready(), not_yet("recovering"));
         health.will_open(2);
         assert_eq!(health.opened_one(), (1, 2));
         assert_eq!(
             health.started(),
             Err("{\"partitions_done\":1,\"of\":2}".to_owned())
         );
-        assert_eq!(health.ready(), recovering);
+        assert_eq!(health.ready(), not_yet("recovering"));
+        health.recovered();
+        assert_eq!(health.started(), Ok("started"));
+        assert_eq!(health.ready(), not_yet("making topics"));
         health.serve();
         assert_eq!(
             (health.started(), health.ready()),
             (Ok("started"), Ok("ready"))
         );
         health.stop();
-        let stopping = Err("{\"reasons\":[\"stopping\"]}".to_owned());
         assert_eq!(
             (health.started(), health.ready()),
-            (Ok("started"), stopping)
+            (Ok("started"), not_yet("stopping"))
         );
     }
 }

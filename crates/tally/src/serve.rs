@@ -99,7 +99,7 @@ async fn serve(
             return Ok(0);
         }
     };
-    let made = match make_topics(args, &broker).await {
+    let made = match make_ready(args, &broker).await {
         Ok(made) => made,
         Err(message) => {
             // It was up: what it has is left as by any other stop.
@@ -109,10 +109,6 @@ async fn serve(
             });
         }
     };
-    if let Some(path) = &args.port_file {
-        port_file::write(path, broker.local_addr())
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
     let mut summary = broker.summary().clone();
     summary.topic_count += made;
     print(&banner::banner(
@@ -147,6 +143,17 @@ async fn serve(
             Ok(EXIT_INTERRUPTED)
         }
     }
+}
+
+/// Makes what is there before anybody is told that the broker is ready, then tells. How many topics it made.
+async fn make_ready(args: &Serve, broker: &Broker) -> Result<usize, String> {
+    let made = make_topics(args, broker).await?;
+    broker.become_ready();
+    if let Some(path) = &args.port_file {
+        port_file::write(path, broker.local_addr())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(made)
 }
 
 /// The topics of `--topics`; a broker that can't have them does not become ready.

@@ -159,6 +159,7 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let health = Arc::new(Health::default());
         if is_ready {
+            health.recovered();
             health.serve();
         }
         let server = tokio::spawn(serve(listener, health, stopped));

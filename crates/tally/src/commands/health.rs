@@ -11,7 +11,7 @@ use super::{Done, finish, parse_duration};
 use crate::client::Failure;
 use crate::output::print;
 
-/// Longest answer that is read: the page has a word.
+/// Longest answer that is read: the page has a word, or a reason.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// `tally health`.
@@ -45,9 +45,13 @@ fn ask(health: &Health) -> Result<Done, Failure> {
         print("ready\n");
         return Ok(Done::Well);
     }
-    let status = answer.lines().next().unwrap_or_default().to_owned();
+    // The page says why; without one the status has to do.
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.lines().next().unwrap_or_default();
+    let why = Some(page.trim()).filter(|page| !page.is_empty());
     Err(unreachable(io::Error::other(format!(
-        "it is not ready: {status}"
+        "it is not ready: {}",
+        why.unwrap_or(status)
     ))))
 }
 

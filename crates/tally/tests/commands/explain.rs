@@ -114,7 +114,7 @@ fn health_is_ready_or_exit_code_3() {
         ready.err
     );
     served.join().expect("it was asked");
-    let (address, served) = page("HTTP/1.1 503 Service Unavailable\r\n\r\nnot ready\n");
+    let (address, served) = page("HTTP/1.1 503 Service Unavailable\r\n\r\n");
     let starting = alone(&["health", "--http", &address]);
     assert_eq!(starting.code, 3);
     assert!(

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ChildStderr;
+use std::process::{ChildStderr, Command};
 
 use rustix::process::Signal;
 use tally_testkit::client::Client;
@@ -173,6 +173,16 @@ fn startupz_says_how_far_the_recovery_is() {
     } = Held::start(dir.path());
     check(&http, "/livez", OK, "alive");
     check(&http, "/readyz", NOT_YET, "{\"reasons\":[\"recovering\"]}");
+    let asked = Command::new(env!("CARGO_BIN_EXE_tally"))
+        .args(["health", "--http", &format!("http://{http}")])
+        .output()
+        .expect("tally can be run");
+    let why = String::from_utf8(asked.stderr).expect("text");
+    assert_eq!(asked.status.code(), Some(3), "{why}");
+    assert!(
+        why.ends_with("it is not ready: {\"reasons\":[\"recovering\"]}\n"),
+        "{why}"
+    );
     let (status, body) = get(&http, "/startupz");
     assert_eq!(status, NOT_YET);
     let number = |name: &str| -> u32 {

@@ -163,6 +163,8 @@ pub(crate) enum Answer {
     Pieces(Vec<Piece<Slice>>),
     /// No answer: the connection is closed, for the reason to be logged.
     Close(String),
+    /// No answer: the connection is closed, because a request of this API came on it too late (D-8).
+    Late(&'static str),
 }
 
 impl Client {
@@ -479,10 +481,7 @@ pub(crate) async fn answer(node: &Arc<Node>, client: &mut Client, mut frame: Byt
         _ => dispatch(node, client, &head, body.freeze()).await,
     };
     if client.is_overtaken() {
-        return Answer::Close(format!(
-            "W2103 {} of a producer that has spoken on a newer connection since",
-            head.api.name
-        ));
+        return Answer::Late(head.api.name);
     }
     answer
 }

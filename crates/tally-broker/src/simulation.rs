@@ -205,6 +205,7 @@ impl Connection {
         let pieces = match api::answer(&self.node, &mut self.client, BytesMut::from(frame)).await {
             Answer::Nothing => return Reply::Nothing,
             Answer::Close(reason) => return Reply::Closed(reason),
+            Answer::Late(api) => return Reply::Closed(format!("{api} came too late")),
             Answer::Frame(frame) => return Reply::Frame(Bytes::from(frame).slice(4..)),
             Answer::Pieces(pieces) => pieces,
         };

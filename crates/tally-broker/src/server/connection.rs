@@ -103,6 +103,8 @@ enum End {
     Closed,
     Failed(std::io::Error),
     Refused(String),
+    /// A request of this API came too late (D-8).
+    Late(&'static str),
     /// It does not speak Kafka's protocol.
     Foreign(Foreign),
 }
@@ -127,6 +129,14 @@ impl Connection {
             End::Failed(error) => tracing::debug!(%peer, %error, "connection failed"),
             End::Refused(reason) => {
                 tracing::warn!(%peer, client_id = client.id(), %reason, "connection closed by the broker");
+            }
+            End::Late(api) => {
+                tracing::warn!(
+                    %peer,
+                    client_id = client.id(),
+                    api,
+                    "W2103 request.late: not processed, its producer has spoken on a newer connection since; connection closed by the broker"
+                );
             }
         }
     }
@@ -181,7 +191,7 @@ impl Connection {
             }
         };
         // What was answered before the end still goes out.
-        if let (End::Refused(_), Err(error)) = (&end, self.responses.flush().await) {
+        if let (End::Refused(_) | End::Late(_), Err(error)) = (&end, self.responses.flush().await) {
             tracing::debug!(%error, "last responses not written");
         }
         end
@@ -236,6 +246,7 @@ impl Connection {
                 }
             }
             Answer::Close(reason) => return Err(End::Refused(reason)),
+            Answer::Late(api) => return Err(End::Late(api)),
         }
         match u64::try_from(self.client.take_throttle_ms()) {
             Ok(ms @ 1..) => Box::pin(self.throttle(Duration::from_millis(ms))).await,

@@ -1,7 +1,9 @@
 //! `--log-format json`: each line of the log is an object with the same keys.
 
+use kafka_protocol::messages::InitProducerIdRequest;
 use rustix::process::Signal;
 use serde_json::Value;
+use tally_testkit::client::{Client, transactional_id};
 use tally_testkit::wire::Connection;
 
 use crate::{Served, check_refused, new_dir};
@@ -17,6 +19,7 @@ fn each_line_of_the_log_is_an_object() {
     let mut connection = Connection::open(&served.address.to_string());
     connection.send_bytes(b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n");
     assert!(connection.receive_frame().is_none(), "closed");
+    be_late(&served);
     served.signal(Signal::TERM);
     let (status, screen, log) = served.ended();
     assert!(status.success(), "{log}");
@@ -47,8 +50,29 @@ fn each_line_of_the_log_is_an_object() {
     assert_eq!(foreign["event"], "listener.foreign");
     let message = foreign["message"].as_str().expect("text");
     assert!(message.starts_with("127.0.0.1 speaks HTTP"), "{message}");
+    let late = with("code", "W2103");
+    assert_eq!(late["event"], "request.late");
+    assert_eq!(late["fields"]["api"], "AddPartitionsToTxn");
     let stopping = with("message", "stopping");
     assert_eq!(stopping["fields"]["reason"], "SIGTERM");
+}
+
+/// A request of the old transaction protocol on a connection that its producer has left (D-8).
+fn be_late(served: &Served) {
+    let address = served.address.to_string();
+    let [mut older, mut newer] = [(); 2].map(|()| Client::connect(&address));
+    older.create_topic("orders", 1, &[]);
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(transactional_id("etl")))
+        .with_transaction_timeout_ms(60_000);
+    let (error, producer) = older.init_producer_id(4, &request);
+    assert_eq!(error, 0);
+    let places = [("orders", 0)];
+    for client in [&mut older, &mut newer] {
+        assert_eq!(client.add_partitions(3, "etl", producer, &places), [0]);
+    }
+    let late = older.try_add_partitions(3, "etl", producer, &places);
+    assert_eq!(late, None, "closed");
 }
 
 #[test]

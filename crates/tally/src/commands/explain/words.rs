@@ -120,7 +120,7 @@ pub(super) const WORDS: &[Word] = &[
         "expected after a restart; else give every instance a transactional.id of its own",
     ),
     log(
-        "W2103",
+        "W2103 request.late",
         "A request of the old transaction protocol came on a connection that its producer had left; it was not processed.",
         "nothing: its client has gone on. If there are many, look for a proxy that delays or pools connections",
     ),

@@ -1,5 +1,5 @@
 //! A quota that is kept and does nothing is said in the log (W2301): one of another kind than those that are kept to, and one
-//! of a user whom nobody can be. Of those that hold nothing is said.
+//! of a user whom nobody can be. Of those that hold nothing is said. No name makes a line of its own.
 
 use kafka_protocol::messages::AlterClientQuotasRequest;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
@@ -30,6 +30,7 @@ fn lr166_a_quota_that_is_set_in_vain_is_said_in_the_log() {
         entry(("client-id", "vain-b"), "controller_mutation_rate"),
         entry(("ip", "127.0.0.9"), "connection_creation_rate"),
         entry(("user", "vain-c"), "consumer_byte_rate"),
+        entry(("client-id", "x\nW9999 forged"), "request_percentage"),
     ];
     let request = AlterClientQuotasRequest::default().with_entries(entries);
     let checked = request.clone().with_validate_only(true);
@@ -48,10 +49,11 @@ fn lr166_a_quota_that_is_set_in_vain_is_said_in_the_log() {
     assert_eq!(
         said,
         [
-            "client-id vain-a quota=\"request_percentage\"",
-            "client-id vain-b quota=\"controller_mutation_rate\"",
-            "ip 127.0.0.9 quota=\"connection_creation_rate\"",
-            "user vain-c quota=\"consumer_byte_rate\"",
+            "\"client-id vain-a\" quota=\"request_percentage\"",
+            "\"client-id vain-b\" quota=\"controller_mutation_rate\"",
+            "\"ip 127.0.0.9\" quota=\"connection_creation_rate\"",
+            "\"user vain-c\" quota=\"consumer_byte_rate\"",
+            "\"client-id x\\nW9999 forged\" quota=\"request_percentage\"",
         ],
         "{log}"
     );

@@ -242,12 +242,16 @@ fn started(cluster: &mut Cluster, broker: i32, findings: &mut Findings) -> Resul
     let wrong = wrong.iter().map(|wrong| format!("; {wrong}"));
     findings.add(level, "data", text + &wrong.collect::<String>());
     if note.refused_timeouts > 0 {
+        let remedy = if note.refused_timeout_ms > 0 {
+            "lower it there, or raise transaction.max.timeout.ms"
+        } else {
+            "it must be more than 0"
+        };
         findings.add(
             Level::Warn,
             "timeouts",
             format!(
-                "broker {broker} refused {} transaction timeouts (INVALID_TRANSACTION_TIMEOUT), the last one {} ms for client.id {}: \
-                 lower it there, or raise transaction.max.timeout.ms",
+                "broker {broker} refused transaction timeouts (INVALID_TRANSACTION_TIMEOUT) {} times, the last one {} ms for client.id {}: {remedy}",
                 note.refused_timeouts, note.refused_timeout_ms, note.refused_client_id
             ),
         );

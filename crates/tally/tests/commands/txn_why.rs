@@ -1,7 +1,8 @@
-//! `tally txn why` of a producer that lost its id with nothing open: no line of a warning, and a reason all the same.
+//! `tally txn why` where not everything is as usual: an id that was lost with nothing open, a topic that is gone.
 
-use crate::{init, tally_well};
+use crate::{init, tally_well, write};
 use tally_testkit::broker::{Broker, is_reference, left_out};
+use tally_testkit::waiting::wait_until;
 
 #[test]
 fn why_names_who_was_taken_over_with_nothing_open() {
@@ -21,4 +22,25 @@ fn why_names_who_was_taken_over_with_nothing_open() {
     assert!(out.contains(&who), "{out}");
     let code = "Code    I2109, also in the broker's log at level debug";
     assert!(out.contains(code), "{out}");
+}
+
+/// A transaction names what it holds to its end, and what was deleted meanwhile is no reason to say nothing.
+#[test]
+fn why_is_answered_when_another_topic_of_the_transaction_is_gone() {
+    let broker = Broker::start(crate::PROGRAM, &[]);
+    let mut client = broker.client();
+    client.create_topic("orders", 1, &[]);
+    client.create_topic("gone", 2, &[]);
+    let open = init(&mut client, "etl-0");
+    write(&mut client, "etl-0", open, ("orders", 0), 0);
+    write(&mut client, "etl-0", open, ("gone", 1), 0);
+    let also = "        It also holds: gone:1";
+    let why = || tally_well(&broker, &["txn", "why", "orders:0"]);
+    assert!(why().contains(&format!("{also} from 0.")), "{}", why());
+    tally_well(&broker, &["topic", "delete", "gone", "--yes"]);
+    wait_until("the topic is gone", || client.topic("gone").error_code != 0);
+    assert!(why().contains(&format!("{also}.")), "{}", why());
+    // There again, with fewer partitions.
+    client.create_topic("gone", 1, &[]);
+    assert!(why().contains(&format!("{also}.")), "{}", why());
 }

@@ -415,7 +415,11 @@ fn others(
     for (nth, place) in held.enumerate() {
         let mut from = None;
         if nth < OTHERS_ASKED && place.topic != OFFSETS_TOPIC {
-            let producers = ask::producers(cluster, &place.topic, Some(place.partition))?;
+            let producers = match ask::producers(cluster, &place.topic, Some(place.partition)) {
+                // Its topic was deleted: the transaction names it to its end.
+                Err(Failure::Refused { .. } | Failure::Unable(_)) => Vec::new(),
+                producers => producers?,
+            };
             let its = |other: &&Producer| other.producer_id == row.producer_id;
             from = producers.iter().find(its).and_then(|other| other.open_from);
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tally_broker::Summary;
 use tally_broker::config::BrokerConfig;
 
+use crate::output::in_line;
+
 /// The banner of a broker that is ready after `took`.
 pub(crate) fn banner(
     config: &BrokerConfig,
@@ -65,7 +67,9 @@ pub(crate) fn farewell(left_open: &[String]) -> String {
     } else {
         "transactions"
     };
-    let shown = left_open[..count.min(LEFT_OPEN_SHOWN)].join(", ");
+    let shown = left_open.iter().take(LEFT_OPEN_SHOWN);
+    let shown: Vec<_> = shown.map(|id| in_line(id)).collect();
+    let shown = shown.join(", ");
     let more = if count > LEFT_OPEN_SHOWN { ", …" } else { "" };
     format!("stopped clean, {count} {noun} left open ({shown}{more})\n")
 }
@@ -132,6 +136,10 @@ mod tests {
             "stopped clean, 2 transactions left open (etl-0, etl-1)\n"
         );
         assert!(farewell(&ids).ends_with("etl-8, etl-9, …)\n"));
+        assert_eq!(
+            farewell(&["a\nb\u{1b}[2J\u{e9}".to_owned()]),
+            "stopped clean, 1 transaction left open (a\\nb\\u{1b}[2J\u{e9})\n"
+        );
     }
 
     #[test]

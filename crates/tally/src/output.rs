@@ -3,6 +3,7 @@
 //! Commands that answer questions write rows ([`Rows`]): a table for people, or JSON and TSV for programs. The names of the
 //! columns are an interface.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufWriter, Stdout, Write};
@@ -20,6 +21,18 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
     if let Err(error) = written {
         tracing::debug!(%error, "standard output is closed");
     }
+}
+
+/// Text in a line for people. A name may hold anything: no line is broken by it, and no terminal takes orders from it.
+pub(crate) fn in_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().map(|c| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    Cow::Owned(escaped.collect())
 }
 
 /// How much is said: [`QUIET`], or how often `-v` was given. One for the process, like its standard error.
@@ -253,7 +266,7 @@ impl Rows {
     /// A line for people alone: a heading or a blank.
     pub(crate) fn line(&mut self, text: &str) {
         if self.format == Format::Table {
-            self.write(text);
+            self.write(&in_line(text));
             self.write("\n");
             self.widths.clear();
         }

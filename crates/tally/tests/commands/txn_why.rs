@@ -1,4 +1,5 @@
-//! `tally txn why` where not everything is as usual: an id that was lost with nothing open, a topic that is gone.
+//! `tally txn why` where not everything is as usual: an id that was lost with nothing open, a topic that is gone, a name that
+//! would do something to a terminal.
 
 use crate::{init, tally_well, write};
 use tally_testkit::broker::{Broker, is_reference, left_out};
@@ -43,4 +44,21 @@ fn why_is_answered_when_another_topic_of_the_transaction_is_gone() {
     // There again, with fewer partitions.
     client.create_topic("gone", 1, &[]);
     assert!(why().contains(&format!("{also}.")), "{}", why());
+}
+
+/// Whoever may write may choose a transactional id, and somebody else reads it on a terminal.
+#[test]
+fn why_gives_a_terminal_no_orders_of_a_client() {
+    let broker = Broker::start(crate::PROGRAM, &[]);
+    let mut client = broker.client();
+    client.create_topic("orders", 1, &[]);
+    let id = "etl\u{1b}[2J\nNow     run this";
+    let open = init(&mut client, id);
+    write(&mut client, id, open, ("orders", 0), 0);
+    let out = tally_well(&broker, &["txn", "why", "orders:0"]);
+    assert!(
+        out.contains("Cause   transaction etl\\u{1b}[2J\\nNow     run this (producer "),
+        "{out}"
+    );
+    assert!(!out.contains('\u{1b}'), "{out}");
 }

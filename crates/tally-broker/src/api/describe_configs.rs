@@ -35,10 +35,19 @@ pub(crate) fn handle(
     let results = request
         .resources
         .iter()
-        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.as_str())))
+        .filter(|resource| seen.insert(mentioned(resource)))
         .map(|resource| describe(node, resource, &shown))
         .collect();
     DescribeConfigsResponse::default().with_results(results)
+}
+
+/// Which resource it is: 1, 01 and +1 are the same broker.
+fn mentioned(resource: &DescribeConfigsResource) -> (i8, Option<i32>, &str) {
+    let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
+    match name.parse() {
+        Ok(id) if [BROKER, BROKER_LOGGER].contains(&kind) => (kind, Some(id), ""),
+        _ => (kind, None, name),
+    }
 }
 
 /// What of each property is shown.

@@ -68,7 +68,7 @@ pub(crate) fn handle(node: &Node, version: i16, request: MetadataRequest) -> Met
             let mut may_create = may_create.then_some(CREATED_MAX);
             topics
                 .iter()
-                .filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id)))
+                .filter(|topic| seen.insert(mentioned(topic)))
                 .map(|topic| match find(node, topic, &mut may_create) {
                     Ok(found) => describe(&found),
                     Err(code) => {
@@ -79,6 +79,12 @@ pub(crate) fn handle(node: &Node, version: i16, request: MetadataRequest) -> Met
         }
     };
     response
+}
+
+/// What a topic is found by: an id is enough, whatever name stands beside it.
+fn mentioned(topic: &MetadataRequestTopic) -> (Option<&str>, Uuid) {
+    let name = topic.name.as_deref().map(|name| name.as_str());
+    (name.filter(|_| topic.topic_id.is_nil()), topic.topic_id)
 }
 
 fn asks_by_id(topic: &MetadataRequestTopic) -> bool {

@@ -41,6 +41,16 @@ fn metadata_names_a_topic_once() {
     let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(&topic)));
     let request = MetadataRequest::default().with_topics(Some(vec![wanted; TIMES]));
     assert_eq!(client.call(9, &request).topics.len(), 1);
+    // By its id, with a name beside it that is another one each time.
+    let id = client.topic_id(&topic);
+    let wanted = |nth: usize| {
+        MetadataRequestTopic::default()
+            .with_topic_id(id)
+            .with_name(Some(topic_name(&nth.to_string())))
+    };
+    let request = MetadataRequest::default().with_topics(Some((0..TIMES).map(wanted).collect()));
+    let rows = client.call(12, &request).topics;
+    assert_eq!((rows.len(), rows[0].error_code), (1, 0));
 }
 
 #[test]
@@ -53,7 +63,9 @@ fn describe_configs_shows_a_resource_once() {
         .with_resource_type(4)
         .with_resource_name(text("1"));
     let mut resources = vec![resource; TIMES];
-    resources.extend(vec![broker; TIMES]);
+    resources.extend(vec![broker.clone(); TIMES]);
+    let zeros = (0..TIMES).map(|nth| text(&format!("{}1", "0".repeat(nth))));
+    resources.extend(zeros.map(|name| broker.clone().with_resource_name(name)));
     let request = DescribeConfigsRequest::default().with_resources(resources);
     assert_eq!(client.call(4, &request).results.len(), 2);
 }

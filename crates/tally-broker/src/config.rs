@@ -31,8 +31,8 @@ pub use self::describe::{
     describe_resource, describe_topic,
 };
 pub use self::dynamic::{
-    Alteration, BrokerScope, CHANGEABLE, Change, ChangeError, Dynamic, Operation, change,
-    check_broker_changes, check_min_insync, is_changeable,
+    Alteration, BrokerScope, CHANGEABLE, Change, ChangeError, Dynamic, FOR_MOVES, Operation,
+    change, check_broker_changes, check_min_insync, is_changeable,
 };
 pub use self::environment::{FromEnvironment, read_environment};
 pub use self::file::read_properties;

@@ -45,6 +45,8 @@ the same. Whatever else differs is listed with its reason in `integration-tests/
   1000 users, clients and addresses have quotas (44 for more), with names of at most 1024 bytes; an ip is an address, no host's name; an entity that
   a request names twice is refused. A batch larger than all windows allow comes once they are empty; from Kafka it never comes.
 - `metadata.version` has one level: a data directory has one form of metadata. The quorum's voter has the clients' listener.
+- `kafka-features upgrade --release-version` is refused: a release has features for what Tally has not, and the updates of a request hold together
+  or not at all. `--feature` takes one. Throttles of `kafka-reassign-partitions` are kept and shown; there is nothing to move that they could slow.
 
 Where transactions differ on purpose is in `docs/exactly-once.md`, section 8.
 

@@ -6,7 +6,7 @@
 use super::properties::BROKER;
 use super::property::{Kind, Property};
 use super::topic::{self, Overrides};
-use super::{BrokerConfig, Values, is_changeable};
+use super::{BrokerConfig, FOR_MOVES, Values, is_changeable};
 
 /// Where a value comes from, by its number on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,12 +86,13 @@ pub fn describe_topic(broker: &BrokerConfig, overrides: &Overrides) -> Vec<Confi
         .collect()
 }
 
-/// The broker's properties, by name; those under a prefix only when they were given.
+/// The broker's properties, by name; those under a prefix and those for moves only when they were given.
 #[must_use]
 pub fn describe_broker(broker: &BrokerConfig) -> Vec<ConfigEntry> {
     let rows = BROKER
         .iter()
         .filter(|row| !row.name.ends_with('*'))
+        .filter(|row| !FOR_MOVES.contains(&row.name) || broker.values.text(row.name).is_some())
         .map(|row| broker_entry(row, row.name, &broker.values));
     let under_prefix = broker.values.given().filter_map(|(name, _)| {
         let row = super::properties::broker_property(name)?;

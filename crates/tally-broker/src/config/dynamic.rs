@@ -37,10 +37,12 @@ pub const CHANGEABLE: &[&str] = &[
     "compression.type",
     "compression.zstd.level",
     "follower.fetch.last.tiered.offset.enable",
+    "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
     "group.coordinator.cached.buffer.max.bytes",
     "group.share.assignment.interval.ms",
     "group.streams.assignment.interval.ms",
+    "leader.replication.throttled.rate",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
     "log.cleaner.delete.retention.ms",
@@ -88,9 +90,17 @@ pub const CHANGEABLE: &[&str] = &[
     "remote.log.manager.fetch.max.bytes.per.second",
     "remote.log.manager.follower.thread.pool.size",
     "remote.log.reader.threads",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
     "share.coordinator.cached.buffer.max.bytes",
     "transaction.partition.verification.enable",
     "unclean.leader.election.enable",
+];
+
+/// Those that a tool sets for the time of a move (`kafka-reassign-partitions --throttle`): nobody is shown them before and after.
+pub const FOR_MOVES: [&str; 3] = [
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
 
 /// Whether a broker's property may be set at run time.

@@ -1,6 +1,6 @@
 //! A broker: what its settings are by default and which of them change (section 13), elections and moves (row 11.6).
 
-use super::{BROKER, DELETE, check, own_id, would};
+use super::{BROKER, DELETE, change, check, own_id, would};
 use crate::configs::{SET, TOPIC};
 use crate::corner::Corner;
 use kafka_protocol::messages as m;
@@ -8,6 +8,7 @@ use kafka_protocol::messages::alter_partition_reassignments_request as reassign;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use tally_testkit::client::{text, topic_name};
+use tally_testkit::waiting::wait_until;
 
 /// Name, default, type, whether it may be set at run time.
 type Shown = (&'static str, Option<&'static str>, i8, bool);
@@ -262,6 +263,45 @@ fn l86_min_insync_replicas_are_for_all_brokers_or_for_a_topic() {
             &words,
             &why,
         );
+    }
+}
+
+/// What `kafka-reassign-partitions --throttle` sets for the time of a move: shown while it is set, and nobody else's property.
+#[test]
+fn l87_throttles_of_moves_are_set_shown_and_taken_away() {
+    let mut corner = Corner::new();
+    let me = own_id(&mut corner).to_string();
+    for name in [
+        "follower.replication.throttled.rate",
+        "leader.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    ] {
+        let mut reader = corner.another_client();
+        let mut shown = || {
+            let resource = DescribeConfigsResource::default()
+                .with_resource_type(BROKER)
+                .with_resource_name(text(&me))
+                .with_configuration_keys(Some(vec![text(name)]));
+            let request = m::DescribeConfigsRequest::default().with_resources(vec![resource]);
+            let rows = reader.call(4, &request).results.remove(0).configs;
+            let rows = rows.iter().map(|row| {
+                let value = row.value.as_deref().map(str::to_owned);
+                (value, row.config_source, row.config_type)
+            });
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(shown(), [], "{name}");
+        let mut client = corner.another_client();
+        let mut change = |operation, value| {
+            let (code, _) = change(&mut client, (BROKER, &me), (name, operation, value), false);
+            code
+        };
+        assert_eq!(change(SET, Some("-1")), 42, "{name}");
+        assert_eq!(change(SET, Some("1000")), 0, "{name}");
+        let set = [(Some("1000".to_owned()), 2, 5)];
+        wait_until("it is shown", || shown() == set);
+        assert_eq!(change(DELETE, None), 0, "{name}");
+        wait_until("it is gone", || shown().is_empty());
     }
 }
 

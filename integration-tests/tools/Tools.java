@@ -58,6 +58,7 @@ public final class Tools {
         TOOLS.put("kafka-configs", new Tool("kafka.admin.ConfigCommand", server));
         TOOLS.put("kafka-console-consumer", new Tool(tools + "consumer.ConsoleConsumer", server));
         TOOLS.put("kafka-console-producer", new Tool(tools + "ConsoleProducer", server));
+        TOOLS.put("kafka-console-share-consumer", new Tool(tools + "consumer.ConsoleShareConsumer", server));
         TOOLS.put("kafka-consumer-groups", new Tool(tools + "consumer.group.ConsumerGroupCommand", server));
         TOOLS.put("kafka-consumer-perf-test", new Tool(tools + "ConsumerPerformance", server));
         TOOLS.put("kafka-delegation-tokens", new Tool(tools + "DelegationTokenCommand", server));
@@ -71,6 +72,8 @@ public final class Tools {
         TOOLS.put("kafka-metadata-quorum", new Tool(tools + "MetadataQuorumCommand", server));
         TOOLS.put("kafka-producer-perf-test", new Tool(tools + "ProducerPerformance", server));
         TOOLS.put("kafka-reassign-partitions", new Tool(tools + "reassign.ReassignPartitionsCommand", server));
+        TOOLS.put("kafka-share-groups", new Tool(tools + "consumer.group.ShareGroupCommand", server));
+        TOOLS.put("kafka-streams-groups", new Tool(tools + "streams.StreamsGroupCommand", server));
         TOOLS.put("kafka-topics", new Tool(tools + "TopicCommand", server));
         TOOLS.put("kafka-transactions", new Tool(tools + "TransactionsCommand", server));
         TOOLS.put("kafka-verifiable-consumer", new Tool(tools + "VerifiableConsumer", server));
@@ -352,9 +355,13 @@ public final class Tools {
         String name = command.words.get(0);
         List<String> arguments = new ArrayList<>();
         for (String word : command.words.subList(1, command.words.size())) {
-            arguments.add(word.replace("{bootstrap}", bootstrap).replace("{files}", files.toString()));
+            arguments.add(filled(word));
         }
         return name.equals("kcat") ? process(arguments, command) : tool(name, arguments, command);
+    }
+
+    private String filled(String text) {
+        return text.replace("{bootstrap}", bootstrap).replace("{files}", files.toString());
     }
 
     private String tool(String name, List<String> arguments, Command command) throws Exception {
@@ -443,7 +450,7 @@ public final class Tools {
                 members.put(words.get(3), new Member(properties, words.get(1), words.get(2)));
             }
             case "leave" -> members.remove(words.get(1)).close();
-            case "file" -> Files.writeString(files.resolve(words.get(1)), command.input);
+            case "file" -> Files.writeString(files.resolve(words.get(1)), filled(command.input.toString()));
             default -> {
                 return false;
             }

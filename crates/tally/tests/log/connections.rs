@@ -66,12 +66,12 @@ fn l91_a_frame_may_come_byte_by_byte() {
 
 #[test]
 fn l93_idle_connections_are_closed_and_those_that_wait_are_not() {
-    let broker = Broker::start(PROGRAM, &["connections.max.idle.ms=1500"]);
+    let broker = Broker::start(PROGRAM, &["connections.max.idle.ms=2500"]);
     let mut corner = Corner::at(broker.address(), 1, &[]);
     // LN-11: a request that waits is no idleness.
     let topic = corner.topic.clone();
     let mut call = FetchCall::of(&topic, 0, 0, 0);
-    (call.max_wait_ms, call.min_bytes) = (2500, 1);
+    (call.max_wait_ms, call.min_bytes) = (3500, 1);
     let fetch = corner.fetch_request(&call);
     let fetched = corner.call(call.version, &fetch);
     assert_eq!(fetched.error_code, 0);

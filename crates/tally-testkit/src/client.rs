@@ -616,6 +616,24 @@ impl Client {
         self.call(3, &request).error_code
     }
 
+    /// The request of AddPartitionsToTxn up to v3.
+    pub fn add_partitions_request(
+        id: &str,
+        producer: Producer,
+        partitions: &[(&str, i32)],
+    ) -> AddPartitionsToTxnRequest {
+        let topics = partitions.iter().map(|(name, partition)| {
+            AddPartitionsToTxnTopic::default()
+                .with_name(topic_name(name))
+                .with_partitions(vec![*partition])
+        });
+        AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(transactional_id(id))
+            .with_v3_and_below_producer_id(ProducerId(producer.id))
+            .with_v3_and_below_producer_epoch(producer.epoch)
+            .with_v3_and_below_topics(topics.collect())
+    }
+
     /// AddPartitionsToTxn v0-3; the error of each partition in order.
     #[track_caller]
     pub fn add_partitions(
@@ -638,16 +656,7 @@ impl Client {
         producer: Producer,
         partitions: &[(&str, i32)],
     ) -> Option<Vec<i16>> {
-        let topics = partitions.iter().map(|(name, partition)| {
-            AddPartitionsToTxnTopic::default()
-                .with_name(topic_name(name))
-                .with_partitions(vec![*partition])
-        });
-        let request = AddPartitionsToTxnRequest::default()
-            .with_v3_and_below_transactional_id(transactional_id(id))
-            .with_v3_and_below_producer_id(ProducerId(producer.id))
-            .with_v3_and_below_producer_epoch(producer.epoch)
-            .with_v3_and_below_topics(topics.collect());
+        let request = Client::add_partitions_request(id, producer, partitions);
         let response = self.try_call(version, &request)?;
         let results = &response.results_by_topic_v3_and_below;
         let error_of = |(name, index): &(&str, i32)| {

@@ -498,7 +498,7 @@ fn x035_a_duplicate_below_the_log_start_gets_its_true_offset() {
 #[test]
 fn x038_an_idle_producer_is_forgotten() {
     let settings = [
-        "producer.id.expiration.ms=1000",
+        "producer.id.expiration.ms=3000",
         "producer.id.expiration.check.interval.ms=100",
     ];
     let broker = Broker::start(PROGRAM, &settings);

@@ -181,11 +181,7 @@ fn x113_d6_a_commit_is_readable_everywhere_when_it_is_answered() {
 #[test]
 fn x114_a_transaction_times_out_and_its_producer_is_fenced() {
     let mut world = World::new();
-    let request = world.ipi_request(None).with_transaction_timeout_ms(1000);
-    let (error, a) = world.client.init_producer_id(4, &request);
-    assert_eq!(error, 0);
-    assert_eq!(world.apt(a), 0);
-    assert_eq!(world.td9(a, 0, 1), At(0));
+    let a = world.begin_for(1000);
     wait_until("the abort", || world.lso() == 2);
     assert_eq!(world.ru(0).markers(), [(1, 1, false)]);
     assert_eq!(world.td9(a, 1, 1), Code(47));
@@ -198,18 +194,8 @@ fn x114_a_transaction_times_out_and_its_producer_is_fenced() {
 fn x115_a_transaction_does_not_time_out_early() {
     let mut slow = World::new();
     let mut quick = World::new();
-    let begin = |world: &mut World, timeout_ms| {
-        let request = world
-            .ipi_request(None)
-            .with_transaction_timeout_ms(timeout_ms);
-        let (error, a) = world.client.init_producer_id(4, &request);
-        assert_eq!(error, 0);
-        assert_eq!(world.apt(a), 0);
-        assert_eq!(world.td9(a, 0, 1), At(0));
-        a
-    };
-    let a = begin(&mut slow, 20_000);
-    begin(&mut quick, 1000);
+    let a = slow.begin_for(60_000);
+    quick.begin_for(1000);
     wait_until("the quick one is aborted", || quick.lso() == 2);
     assert_eq!(slow.commit4(a), 0);
 }

@@ -2,12 +2,15 @@
 //! transactional id of the test's own.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{InitProducerIdRequest, TransactionalId};
+use kafka_protocol::messages::{
+    AddPartitionsToTxnRequest, InitProducerIdRequest, ProduceRequest, TransactionalId,
+};
 use kafka_protocol::protocol::StrBytes;
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, Fetched, ProduceCall, Produced, Producer, unique};
 use tally_testkit::waiting::{wait_for, wait_until};
+use tally_testkit::wire::frame;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tally");
 
@@ -213,6 +216,40 @@ impl World {
     pub(crate) fn apt(&mut self, producer: Producer) -> i16 {
         let topic = self.topic.clone();
         self.apt_to(3, producer, &[(&topic, 0)])[0]
+    }
+
+    /// A transaction of the old flow with one record on t-0 and such a timeout. `APT` and `TD9` go out together: the record is there
+    /// in time wherever a busy machine stops the test.
+    #[track_caller]
+    pub(crate) fn begin_for(&mut self, timeout_ms: i32) -> Producer {
+        let request = self
+            .ipi_request(None)
+            .with_transaction_timeout_ms(timeout_ms);
+        let (error, a) = self.client.init_producer_id(4, &request);
+        assert_eq!(error, 0);
+        let (topic, id) = (self.topic.clone(), self.id.clone());
+        let call = ProduceCall {
+            version: 9,
+            acks: -1,
+            transactional_id: Some(&id),
+            parts: vec![(
+                &topic,
+                0,
+                Some(Batch::transactional(a.id, a.epoch, 0, 1).encode()),
+            )],
+        };
+        let add = Client::add_partitions_request(&id, a, &[(&topic, 0)]);
+        let both = [
+            frame(3, -3, &add),
+            frame(9, -9, &self.client.produce_request(&call)),
+        ];
+        self.client.send_bytes(&both.concat());
+        let added = self.client.receive::<AddPartitionsToTxnRequest>(3, -3);
+        let added = &added.results_by_topic_v3_and_below[0].results_by_partition[0];
+        let response = self.client.receive::<ProduceRequest>(9, -9);
+        let produced = Answer::from(&self.client.produced(&call, &response)[0]);
+        assert_eq!((added.partition_error_code, produced), (0, Answer::At(0)));
+        a
     }
 
     /// `APT` with these partitions. Apache Kafka completes after it answers, so 51 is asked again there (D-6).

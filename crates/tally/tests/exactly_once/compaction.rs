@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use tally_testkit::batches::{Batch, ReadBatch, Record};
 use tally_testkit::broker::{Broker, left_out};
-use tally_testkit::client::Producer;
+use tally_testkit::client::{ProduceCall, Producer};
 use tally_testkit::waiting::wait_until;
 
 /// Two batches fill a segment, and whatever is not compacted yet is worth a pass.
@@ -51,6 +51,23 @@ fn put(world: &mut World, key: &str) -> i64 {
         At(offset) => offset,
         Code(code) => panic!("{code}"),
     }
+}
+
+/// Until the broker is dead: as long as the log goes on there is something to compact.
+#[track_caller]
+fn put_until_death(world: &mut World) {
+    let topic = world.topic.clone();
+    let filler = keyed(Batch::plain(1), &[FILLER]).encode();
+    let request = world.client.produce_request(&ProduceCall {
+        version: 9,
+        acks: -1,
+        transactional_id: None,
+        parts: vec![(&topic, 0, Some(filler))],
+    });
+    wait_until("the broker dies", || {
+        let response = world.client.try_call(9, &request);
+        response.is_none()
+    });
 }
 
 /// A transaction of one record, of the old flow.
@@ -230,10 +247,8 @@ fn x280_cr21_a_kill_in_compaction_leaves_the_old_or_the_new() {
         assert_eq!(transaction(&mut world, a, 1, "l", true), 3);
         assert_eq!(transaction(&mut world, a, 2, "m", false), 5);
         let before: Vec<_> = world.rc(0).committed();
-        for _ in 0..8 {
-            put(&mut world, FILLER);
-        }
         broker.wake(0);
+        put_until_death(&mut world);
         broker.wait_for_death();
         broker.calm(0);
         broker.start_again();

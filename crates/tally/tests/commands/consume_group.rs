@@ -182,8 +182,10 @@ fn follows_what_matches(arguments: &[&str]) {
                 produce_well(&broker, &["late-0"], "ready\n");
             }
         });
-        assert_eq!(follower.line(), "ready");
+        let line = follower.line();
+        // First of all, or nobody would end it.
         reads.store(true, Ordering::Relaxed);
+        assert_eq!(line, "ready");
     });
     let mut next = || loop {
         let line = follower.line();

@@ -432,6 +432,8 @@ public final class Tools {
             case "begin" -> {
                 Properties properties = client(words.get(1));
                 properties.put("transactional.id", words.get(1));
+                // Longer than all the commands take until its end, on a busy machine too.
+                properties.put("transaction.timeout.ms", "600000");
                 KafkaProducer<String, String> producer =
                     new KafkaProducer<>(properties, new StringSerializer(), new StringSerializer());
                 producer.initTransactions();

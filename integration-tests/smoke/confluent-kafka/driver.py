@@ -258,7 +258,8 @@ class Client:
     def transaction_timeout(self):
         """The broker aborts a transaction that is left open, and refuses its producer."""
         topic = self.topic("timeout")
-        with self.producer(transactional_id=topic, transaction_timeout_ms=1000) as producer:
+        # Time enough for the records, on a busy machine too: they have the same limit.
+        with self.producer(transactional_id=topic, transaction_timeout_ms=5000) as producer:
             producer.begin_transaction()
             self.send_with(producer, topic, texts(3))
             self.send(topic, texts(3, 3))

@@ -351,7 +351,24 @@ fn l97_lr161_a_producer_above_its_rate_waits_and_others_do_not() {
     assert_eq!(slow.latest(&topic, 0), written + 2);
 }
 
-/// The rate over a while, of one who sends as fast as it is read: within a tenth.
+/// Bytes a second over a while, of one who sends as fast as it is read.
+#[track_caller]
+fn rate(client: &mut Client, topic: &str) -> f64 {
+    // The burst that is free is over when it is throttled.
+    let start = loop {
+        let asked = Instant::now();
+        if produce(client, topic, 50_000) > 0 {
+            break asked;
+        }
+    };
+    let mut bytes = 0.0;
+    while start.elapsed() < Duration::from_secs(3) {
+        produce(client, topic, 50_000);
+        bytes += 50_000.0;
+    }
+    bytes / start.elapsed().as_secs_f64()
+}
+
 #[test]
 fn l97_a_producers_rate_is_what_its_quota_says() {
     let broker = Broker::start(PROGRAM, &[SHORT_WINDOWS]);
@@ -360,21 +377,12 @@ fn l97_a_producers_rate_is_what_its_quota_says() {
     limit(&mut corner, &id, "producer_byte_rate", LIMIT);
     let topic = corner.topic.clone();
     corner.set_client_id(&id);
-    // The burst that is free is over when it is throttled for the first time.
-    let start = loop {
-        let asked = Instant::now();
-        if produce(&mut corner, &topic, 50_000) > 0 {
-            break asked;
-        }
-    };
-    let mut bytes = 0.0;
-    while start.elapsed() < Duration::from_secs(3) {
-        produce(&mut corner, &topic, 50_000);
-        bytes += 50_000.0;
-    }
-    let rate = bytes / start.elapsed().as_secs_f64();
-    // Less on a machine that others use.
-    assert!(rate < 1.1 * LIMIT && rate > 0.5 * LIMIT, "{rate}");
+    // Never more than a tenth above it. Less where a machine that others use does not run this: not time after time.
+    wait_until("more than half of the rate", || {
+        let rate = rate(&mut corner, &topic);
+        assert!(rate < 1.1 * LIMIT, "{rate}");
+        rate > 0.5 * LIMIT
+    });
 }
 
 /// A request of a session: its first one with an epoch of 0.

@@ -8,6 +8,7 @@
 //! - [`offline`]: the real binary on a directory that lies there;
 //! - [`simulated_disk`]: real files, and what a power cut, a failing or a full disk would leave of them;
 //! - [`seed`]: random numbers that are the same in every run;
+//! - [`verification`]: refusals by Apache Kafka that are worded for another test's request;
 //! - [`waiting`]: waiting for a condition.
 
 #![forbid(unsafe_code)]
@@ -19,5 +20,6 @@ pub mod fuzz;
 pub mod offline;
 pub mod seed;
 pub mod simulated_disk;
+pub mod verification;
 pub mod waiting;
 pub mod wire;

@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 };
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, Producer, group_id, is_not_ready, topic_name, unique};
+use tally_testkit::verification::Verified;
 use tally_testkit::waiting::{wait_for, wait_until};
 
 /// A world with a group whose plain committed offset of t-0 is 5, and a producer.
@@ -70,14 +71,14 @@ impl Group {
         request: &kafka_protocol::messages::TxnOffsetCommitRequest,
     ) -> Vec<i16> {
         let is_kafka = self.world.is_kafka;
-        wait_for(
-            "TxnOffsetCommit is not answered by a transient code",
-            || {
-                let errors = self.world.client.txn_offset_commit(version, request);
-                let is_transient = is_kafka && (errors[0] == 51 || is_not_ready(errors[0]));
-                (!is_transient).then_some(errors)
-            },
-        )
+        let verified = Verified::TxnOffsetCommit(version);
+        wait_for("TxnOffsetCommit has an answer of its own", || {
+            let errors = self.world.client.txn_offset_commit(version, request);
+            let error = errors[0];
+            let is_passing =
+                error == 51 || is_not_ready(error) || verified.is_told_for_another(error);
+            (!is_kafka || !is_passing).then_some(errors)
+        })
     }
 
     /// OffsetFetch v7 with require_stable.

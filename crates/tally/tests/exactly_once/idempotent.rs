@@ -590,7 +590,7 @@ fn x044_checks_come_in_order() {
         transactional_id: Some(&id),
         parts: vec![(&topic, 0, transactional(0)), (&topic, 1, plain())],
     };
-    let produced = world.client.produce(&call);
+    let produced = world.produce(&call);
     assert_eq!((produced[0].error, produced[1].error), (48, 21));
 
     let call = ProduceCall {

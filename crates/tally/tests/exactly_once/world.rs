@@ -9,6 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use tally_testkit::batches::Batch;
 use tally_testkit::broker::Broker;
 use tally_testkit::client::{Client, Fetched, ProduceCall, Produced, Producer, unique};
+use tally_testkit::verification::Verified;
 use tally_testkit::waiting::{wait_for, wait_until};
 use tally_testkit::wire::frame;
 
@@ -110,24 +111,28 @@ impl World {
         is_transactional: bool,
         bytes: Bytes,
     ) -> Produced {
+        let (id, topic) = (self.id.clone(), self.topic.clone());
         let call = ProduceCall {
             version,
             acks: -1,
-            transactional_id: is_transactional.then_some(self.id.as_str()),
-            parts: vec![(self.topic.as_str(), 0, Some(bytes))],
+            transactional_id: is_transactional.then_some(&id),
+            parts: vec![(&topic, 0, Some(bytes))],
         };
-        let mut produced = self.client.produce(&call);
-        // Kafka verifies by a request of its own, which may meet a coordinator that still completes (V-3).
-        let is_kafka = self.is_kafka;
-        if is_kafka && is_transactional {
-            wait_until("the coordinator", || {
-                if matches!(produced[0].error, 19 | 51) {
-                    produced = self.client.produce(&call);
-                }
-                !matches!(produced[0].error, 19 | 51)
-            });
-        }
-        produced.remove(0)
+        self.produce(&call).remove(0)
+    }
+
+    /// Produce. Kafka verifies by a request of its own, which may meet a coordinator that still completes (V-3), and may be
+    /// answered as another test's is (`tally_testkit::verification`): there it is sent until it has its own answer.
+    #[track_caller]
+    pub(crate) fn produce(&mut self, call: &ProduceCall<'_>) -> Vec<Produced> {
+        let asks_again = self.is_kafka && call.transactional_id.is_some();
+        let verified = Verified::Produce(call.version);
+        wait_for("an answer of its own", || {
+            let produced = self.client.produce(call);
+            let error = produced[0].error;
+            let is_passing = matches!(error, 19 | 51) || verified.is_told_for_another(error);
+            (!asks_again || !is_passing).then_some(produced)
+        })
     }
 
     /// A batch that is not part of a transaction, by Produce v9.

@@ -30,6 +30,10 @@ fn owned(settings: &[&str]) -> impl Iterator<Item = String> {
     settings.iter().map(|&setting| setting.to_owned())
 }
 
+/// What Apache Kafka gets where it is never started again: its controller takes a broker that is silent for four seconds, as on a
+/// busy machine, for dead otherwise (scripts/reference-kafka), and its partitions have no leader for a while.
+const PATIENT: &str = "broker.session.timeout.ms=60000";
+
 /// What every broker gets; what comes later wins.
 fn everywhere() -> impl Iterator<Item = String> {
     owned(&SETTINGS).chain(std::env::var("TALLY_TEST_SET"))
@@ -70,7 +74,13 @@ impl Broker {
             let (tell, told) = mpsc::channel();
             // The broker ends with the thread that started it, and a test's thread ends with the test.
             std::thread::spawn(move || {
-                let broker = Broker::start(&program, &[]);
+                let broker = if is_reference() {
+                    let broker = Broker::start(&program, &[PATIENT]);
+                    broker.client().wait_for_coordinators();
+                    broker
+                } else {
+                    Broker::start(&program, &[])
+                };
                 tell.send(broker.address.clone()).expect("somebody waits");
                 loop {
                     std::thread::park();

@@ -14,17 +14,20 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest, ApiVersionsResponse,
-    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, EndTxnRequest, FetchRequest,
-    FetchResponse, FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, ProduceResponse,
-    ProducerId, TopicName, TransactionalId, TxnOffsetCommitRequest,
+    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DescribeTransactionsRequest,
+    EndTxnRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, GroupId,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest, ProduceRequest, ProduceResponse, ProducerId, TopicName, TransactionalId,
+    TxnOffsetCommitRequest,
 };
 use kafka_protocol::messages::{delete_records_request, metadata_response};
 use kafka_protocol::protocol::StrBytes;
@@ -259,6 +262,13 @@ impl Client {
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
         let error = self.try_create_topic(name, partitions, configs);
         assert_eq!(error, NONE, "creating {name}");
+        self.wait_for_topic(name, partitions);
+    }
+
+    /// Waits until a topic has so many partitions and all of them answer: Apache Kafka's broker hears of both a moment after
+    /// the controller has answered.
+    #[track_caller]
+    pub fn wait_for_topic(&mut self, name: &str, partitions: i32) {
         wait_until("the topic has leaders", || {
             let topic = self.topic(name);
             topic.error_code == NONE
@@ -845,6 +855,33 @@ impl Client {
         wait_until("the group's coordinator", || {
             self.find_coordinator(group, 0) == NONE
                 && !is_not_ready(self.committed_offset(group, "none", 0, false).0)
+        });
+    }
+
+    /// Waits until every coordinator answers, those of groups and those of transactional ids. Apache Kafka makes their topics
+    /// when the first one is looked for, and loads their partitions one after the other: until the last is there, lists are
+    /// answered by 14, and names that nobody knows by 14 to 16.
+    #[track_caller]
+    pub fn wait_for_coordinators(&mut self) {
+        // Java's hash of a letter is its number: fifty in a row are one name for each of fifty partitions, and of fewer.
+        let names: Vec<String> = ('2'..='c').map(String::from).collect();
+        let group = |name: &String| {
+            OffsetFetchRequestGroup::default()
+                .with_group_id(group_id(name))
+                .with_member_id(None)
+                .with_member_epoch(-1)
+                .with_topics(None)
+        };
+        let groups = OffsetFetchRequest::default().with_groups(names.iter().map(group).collect());
+        let ids = names.iter().map(|name| transactional_id(name)).collect();
+        let ids = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+        wait_until("the coordinators of groups", || {
+            let mut rows = self.call(8, &groups).groups.into_iter();
+            self.find_coordinator("2", 0) == NONE && rows.all(|row| !is_not_ready(row.error_code))
+        });
+        wait_until("the coordinators of transactional ids", || {
+            let mut rows = self.call(0, &ids).transaction_states.into_iter();
+            self.find_coordinator("2", 1) == NONE && rows.all(|row| !is_not_ready(row.error_code))
         });
     }
 }

@@ -199,6 +199,7 @@ fn follows_what_matches(arguments: &[&str]) {
         assert_eq!(next(), topic);
     }
     tally_well(&broker, &["topic", "alter", "late-2", "-p", "2"]);
+    client.wait_for_topic("late-2", 2);
     produce_well(&broker, &["late-2", "-p", "1"], "added\n");
     assert_eq!(next(), "added");
     tally_well(&broker, &["topic", "delete", "late-1", "--yes"]);
@@ -373,6 +374,13 @@ fn what_a_group_can_not_be_told_is_refused() {
         .with_timeout_ms(30_000)
         .with_feature_updates(vec![update]);
     assert_eq!(client.call(1, &request).error_code, 0);
+    // Kafka's broker hears of it a moment after the answer.
+    wait_until("the protocol is switched off", || {
+        let features = client.api_versions(3).finalized_features;
+        features
+            .iter()
+            .all(|feature| &*feature.name != "group.version")
+    });
     let came = tally(
         &broker,
         &[

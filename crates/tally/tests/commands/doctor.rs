@@ -111,7 +111,7 @@ fn what_is_lost_or_late_or_idle_is_a_warning() {
         "tally.memory.limit=1000000",
     ]);
     let mut client = broker.client();
-    client.wait_for_group("slow");
+    client.wait_for_coordinators();
     assert_eq!(client.commit_offset("slow", "orders", 0, 1), 0);
     assert_eq!(client.delete_records("orders", 0, 3), (0, 3));
     let out = tally_well(&broker, &["doctor", "-o", "jsonl"]);
@@ -153,6 +153,7 @@ fn an_address_that_leads_nowhere_is_a_failure() {
 fn the_archive_holds_what_was_found_and_no_secret() {
     let broker = broker(&[]);
     let mut client = broker.client();
+    client.wait_for_coordinators();
     let open = init(&mut client, "etl-0");
     write(&mut client, "etl-0", open, ("orders", 1), 0);
     let directory = tempfile::tempdir().expect("a directory");

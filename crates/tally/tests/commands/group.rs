@@ -28,7 +28,7 @@ fn broker() -> Broker {
     wait_until("the marker is there", || client.stable("orders", 1) == 2);
     let open = init(&mut client, "etl-0");
     write(&mut client, "etl-0", open, ("orders", 1), 0);
-    client.wait_for_group("billing");
+    client.wait_for_coordinators();
     for partition in 0..2 {
         assert_eq!(client.commit_offset("billing", "orders", partition, 1), 0);
     }

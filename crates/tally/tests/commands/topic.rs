@@ -100,7 +100,8 @@ fn a_topic_is_shown_and_changed() {
         &broker,
         &[&["topic", "alter", "orders"][..], &change].concat(),
     );
-    // Kafka's broker knows of each change a moment after the answer.
+    // Kafka's broker knows of each change a moment after the answer, and leads the new partition later still.
+    client.wait_for_topic("orders", 2);
     let describe = ["topic", "describe", "orders", "-o", "jsonl"];
     wait_until("both changes are there", || {
         let came = tally(&broker, &describe);

@@ -359,7 +359,7 @@ fn why_says_what_happened_to_an_id() {
 fn why_names_what_a_groups_offsets_wait_for() {
     let (broker, open) = broker();
     let mut client = broker.client();
-    client.wait_for_group("readers");
+    client.wait_for_coordinators();
     if is_reference() {
         // Of offsets that wait Kafka lists those alone that have been committed before.
         assert_eq!(client.commit_offset("readers", "orders", 0, 3), 0);
@@ -372,6 +372,11 @@ fn why_names_what_a_groups_offsets_wait_for() {
     assert!(out.starts_with(begin), "{out}");
     assert!(out.contains("It also holds: orders:1 from 0."), "{out}");
     assert_eq!(client.end_txn(4, "etl-0", open, true).0, 0);
+    if is_reference() {
+        wait_until("the marker, which Kafka writes later", || {
+            client.committed_offset("readers", "orders", 0, true) == (0, 7)
+        });
+    }
     let out = tally_well(&broker, &["txn", "why", "readers"]);
     assert_eq!(out, "readers: no offset waits for a transaction.\n");
     let unknown = tally(&broker, &["txn", "why", "nobody"]);

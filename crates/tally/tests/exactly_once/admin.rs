@@ -116,6 +116,7 @@ fn x252_transactions_are_listed_by_state() {
     // Another broker, so that no other test's ids are in the way.
     let broker = Broker::start(PROGRAM, &[]);
     let mut world = World::on(&broker);
+    world.client.wait_for_coordinators();
     let mut with_state = Vec::new();
     for open_and_commit in [(false, false), (true, false), (true, true)] {
         world.id = unique("x");

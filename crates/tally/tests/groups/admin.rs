@@ -122,7 +122,7 @@ fn g83_only_groups_without_members_are_deleted() {
     let (live, empty, absent) = (unique("g"), unique("g"), unique("g"));
     let topic = unique("t");
     client.create_topic(&topic, 1, &[]);
-    client.wait_for_group(&live);
+    client.wait_for_coordinators();
     let mut member = Member::at(broker.address(), &live);
     member.join();
     assert_eq!(client.commit_offset(&empty, &topic, 0, 5), 0);

@@ -77,7 +77,7 @@ fn ends(client: &mut Client) -> Vec<i64> {
 fn g05_a_groups_records_are_where_java_looks_for_them() {
     let broker = Broker::start(PROGRAM, &[]);
     let mut client = broker.client();
-    client.wait_for_group("g");
+    client.wait_for_coordinators();
     client.create_topic("t", 1, &[]);
     let cases = [
         ("", 0),

@@ -661,5 +661,10 @@ fn section_14_a_group_has_settings_of_its_own() {
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     assert_eq!(client().call(1, &request).responses[0].error_code, 0);
     let mut member = ConsumerMember::new(&group, &[&topic]);
+    if is_reference() {
+        wait_until("Kafka's broker, which hears of it later", || {
+            member.beat().heartbeat_interval_ms == 7_000
+        });
+    }
     assert_eq!(member.beat().heartbeat_interval_ms, 7_000);
 }

@@ -1,5 +1,6 @@
 //! 12.3 InitProducerId.
 
+use crate::admin::describe;
 use crate::world::{Answer::*, PROGRAM, World, at_epoch, bumped};
 use kafka_protocol::messages::InitProducerIdRequest;
 use std::collections::BTreeSet;
@@ -84,6 +85,36 @@ fn x076_a_retry_with_the_old_pair_gets_the_same_answer() {
     let two = at_two(&mut world);
     assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
     assert_eq!(world.ipi_as(Some(two)), (0, bumped(two)));
+}
+
+/// The sender of a late copy was answered long ago, and has ended a transaction since. Apache Kafka answers the copy the same way and
+/// puts the id back to Empty: who has lost the answer to that end is then told that there was nothing to end.
+#[test]
+fn i15_a_late_copy_does_not_hide_how_the_transaction_ended() {
+    for (commit, state) in [(true, "CompleteCommit"), (false, "CompleteAbort")] {
+        let mut world = World::new();
+        let id = world.id.clone();
+        let a = world.ipi();
+        let (error, b) = world.ipi_as(Some(a));
+        assert_eq!((error, b), (0, bumped(a)));
+        let mut older = world.another_client();
+        assert_eq!((world.apt(b), world.td9(b, 0, 1)), (0, At(0)));
+        assert_eq!(world.end(4, b, commit), 0);
+        world.expect_lso(2);
+        std::mem::swap(&mut older, &mut world.client);
+        assert_eq!(world.ipi_as(Some(a)), (0, b), "the copy");
+        std::mem::swap(&mut older, &mut world.client);
+        let (state, again) = match world.is_kafka {
+            true => ("Empty", 48),
+            false => (state, 0),
+        };
+        assert_eq!(&*describe(&mut world, &[&id])[0].transaction_state, state);
+        assert_eq!(world.end(4, b, commit), again, "its answer was lost");
+        assert_eq!(world.end(4, b, !commit), 48);
+        assert_eq!(world.leo(), 2, "no other marker");
+        assert_eq!((world.apt(b), world.td9(b, 1, 1)), (0, At(2)));
+        assert_eq!(world.end(4, b, commit), 0);
+    }
 }
 
 #[test]

@@ -192,6 +192,7 @@ impl Broker {
             command.stdin(Stdio::piped()).stdout(Stdio::null());
             command.arg("--data").arg(data);
             command.arg("--port-file").arg(port_file);
+            command.arg("--exit-with-parent");
             // Its retention looks for the first time after half a minute, whatever the interval is.
             command.args(["--property", "log.initial.task.delay.ms=50"]);
             for setting in &self.settings {

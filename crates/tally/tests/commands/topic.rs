@@ -187,4 +187,12 @@ fn records_are_removed_from_the_beginning() {
     );
     let out = tally_well(&broker, &["topic", "purge", "orders", "--yes"]);
     assert!(out.ends_with("orders:0   5\norders:1   5\n"), "{out}");
+    let compacted = ["topic", "create", "table", "--config"];
+    tally_well(
+        &broker,
+        &[&compacted[..], &["cleanup.policy=compact"]].concat(),
+    );
+    let refused = tally(&broker, &["topic", "purge", "table", "--yes"]);
+    let expected = "tally: records of table:0 can't be removed: the cleanup.policy of table has no delete: POLICY_VIOLATION (44)\n";
+    assert_eq!((refused.code, refused.err.as_str()), (6, expected));
 }

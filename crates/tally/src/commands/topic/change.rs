@@ -28,6 +28,8 @@ const CREATE_PARTITIONS_NEWEST: i16 = 3;
 const DELETE_NEWEST: i16 = 5;
 const DELETE_RECORDS_NEWEST: i16 = 2;
 const ALTER_CONFIGS_NEWEST: i16 = 1;
+/// POLICY_VIOLATION: the topic is compacted.
+const POLICY_VIOLATION: i16 = 44;
 /// OFFSET_OUT_OF_RANGE.
 const OUT_OF_RANGE: i16 = 1;
 /// TOPIC_ALREADY_EXISTS.
@@ -223,6 +225,18 @@ fn remove(place: &str, before: Before, yes: bool, common: &Common) -> Result<Don
                     "{place} ends at {end}: there is no offset {offset} to remove to (tally topic purge removes all): {}",
                     error_name(OUT_OF_RANGE)
                 )));
+            }
+            (
+                Err(Failure::Refused {
+                    code: POLICY_VIOLATION,
+                    ..
+                }),
+                _,
+            ) => {
+                let why = format!(
+                    "records of {place} can't be removed: the cleanup.policy of {name} has no delete"
+                );
+                return Err(Failure::refused(why, POLICY_VIOLATION));
             }
             (outcome, _) => outcome?,
         };

@@ -208,6 +208,13 @@ fn abort_ends_a_transaction_and_fences_its_producer() {
     );
     let listed = tally_well(&broker, &["txn", "list", "--state", "Ongoing"]);
     assert_eq!(listed, "no transactional ids\n");
+    for (flag, expected) in [
+        ("--dry-run", "nothing is open, its producer would be fenced"),
+        ("--yes", "nothing was open, its producer is fenced"),
+    ] {
+        let out = tally_well(&broker, &["txn", "abort", "etl-1", flag]);
+        assert!(out.contains(expected), "{out}");
+    }
     let mut client = broker.client();
     assert_eq!(client.end_txn(4, "etl-0", open, true).0, 90);
     assert_eq!(client.stable("orders", 1), client.latest("orders", 1));

@@ -55,7 +55,11 @@ pub(super) fn run(abort: &Abort, common: &Common) -> Result<Done, Failure> {
             fence(&mut cluster, &row.id, row.timeout_ms)?;
         }
         listing.row(
-            vec![row.id.clone(), row.state.clone(), done(is_done).to_owned()],
+            vec![
+                row.id.clone(),
+                row.state.clone(),
+                done(is_done, row.is_open()).to_owned(),
+            ],
             vec![
                 ("transactional_id", Value::from(row.id.as_str())),
                 ("state_before", Value::from(row.state.as_str())),
@@ -79,11 +83,12 @@ fn is_wanted(abort: &Abort) -> Result<bool, Failure> {
     }
 }
 
-fn done(is_done: bool) -> &'static str {
-    if is_done {
-        "aborted, its producer is fenced"
-    } else {
-        "would be aborted"
+fn done(is_done: bool, was_open: bool) -> &'static str {
+    match (is_done, was_open) {
+        (true, true) => "aborted, its producer is fenced",
+        (true, false) => "nothing was open, its producer is fenced",
+        (false, true) => "would be aborted",
+        (false, false) => "nothing is open, its producer would be fenced",
     }
 }
 

@@ -53,6 +53,13 @@ pub(super) struct Described {
     pub(super) note: Option<TransactionNote>,
 }
 
+impl Described {
+    /// Whether its transaction has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == "Ongoing" || self.state.starts_with("Prepare")
+    }
+}
+
 /// What a partition remembers of a producer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Producer {

@@ -245,7 +245,7 @@ impl Answer {
         if row.error != NOT_FOUND {
             check(row.id.clone(), row.error)?;
         }
-        self.is_open = is_open(row);
+        self.is_open = row.is_open();
         let note = row.note.clone().unwrap_or_default();
         if !self.is_table {
             self.id_row(row, &note);
@@ -386,7 +386,7 @@ fn owner_of(cluster: &mut Cluster, producer_id: i64) -> Result<Option<Described>
         .map(|row| row.id)
         .collect();
     let described = ask::describe(cluster, &ids)?;
-    Ok(described.into_iter().find(is_open))
+    Ok(described.into_iter().find(Described::is_open))
 }
 
 /// When the connection that took the id over was heard of last; nothing if the broker does not say.
@@ -436,10 +436,6 @@ fn time_of_day(ms: i64) -> String {
     let seconds = ms.div_euclid(1000).rem_euclid(86_400);
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02} UTC", seconds % 60)
-}
-
-fn is_open(row: &Described) -> bool {
-    row.state == "Ongoing" || row.state.starts_with("Prepare")
 }
 
 /// The last stable offset and the high watermark of each partition.

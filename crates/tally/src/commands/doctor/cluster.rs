@@ -214,7 +214,7 @@ fn started(cluster: &mut Cluster, broker: i32, findings: &mut Findings) -> Resul
     };
     let ago = in_words(i64::try_from(note.ready_ago_ms).unwrap_or(i64::MAX));
     let before = match (note.was_clean, note.cut) {
-        (true, _) => "after a clean stop",
+        (true, _) => "after a clean stop, or as the first start",
         (false, 0) => "after an unclean stop, no log had a torn end",
         (false, _) => "after an unclean stop",
     };

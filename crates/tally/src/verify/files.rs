@@ -297,8 +297,11 @@ pub(super) fn wrong_sums(
         let Some(at) = at.map(Offset) else {
             return Some("it is not as a broker writes it");
         };
-        if line != line_of(at) {
-            return Some("a checksum is not that of the rows: the next start makes them again");
+        // A line whose snapshot is gone says nothing, and goes with the next snapshot.
+        if snapshots.contains(&at) && line != line_of(at) {
+            return Some(
+                "a checksum is not that of the rows: a start that relies on it makes them again",
+            );
         }
         summed.push(at);
     }

@@ -403,12 +403,15 @@ fn mend(whole: &Whole, damages: &Damages) -> Result<(), String> {
     }
 }
 
+/// A seed that found something: the only segment is gone, and the sums of its rows are left.
+const ONCE_FAILED: [u64; 1] = [25];
+
 fn check(durability: &'static str, is_clean: bool) {
     let whole = Whole::new(durability, is_clean);
     let (found, told) = problems(&whole.beside.path().join("data"));
     assert!(found.is_empty(), "{told}");
     let mut wrong = String::new();
-    for seed in seeds(SEEDS, &[]) {
+    for seed in seeds(SEEDS, &ONCE_FAILED) {
         let damages = whole.choose(&mut Seed::new(seed));
         if let Err(error) = mend(&whole, &damages) {
             wrong += &format!("{durability}, seed {seed}, {damages:?}: {error}\n");

@@ -151,3 +151,33 @@ fn a_partition_that_nobody_could_open_keeps_the_mark_away_until_it_is_gone() {
     drop((journal, dir));
     assert!(disk.open().was_clean());
 }
+
+/// What a clean run has left is vouched for, until a sync fails: then nobody knows what of it is on the disk.
+#[test]
+fn a_failed_sync_takes_what_a_clean_run_has_vouched_for() {
+    let disk = Disk::new();
+    let (mut log, _) = disk.start(SMALL);
+    log.fill(3);
+    let moved = log.journal.set_log_start(PARTITION, Offset(2));
+    moved.expect("deleted up to there");
+    log.stop();
+    std::fs::write(disk.directory().join("log-start"), "0\nsomewhere").expect("damaged");
+    let marked_after = |has_failed: bool| {
+        let sync_failed = disk.root().join("sync-failed");
+        if has_failed {
+            std::fs::write(&sync_failed, "").expect("written");
+        }
+        let dir = disk.open();
+        assert!(dir.was_clean());
+        let mut journal = SegmentJournal::new(Arc::clone(&dir));
+        let opened = journal.open_partition(PARTITION, SMALL);
+        opened.expect_err("nobody knows where it starts");
+        journal.shutdown().expect("nothing is open");
+        dir.mark_clean().expect("no journal has failed");
+        assert_eq!(sync_failed.exists(), has_failed);
+        drop((journal, dir));
+        disk.root().join("clean-shutdown").exists()
+    };
+    assert!(marked_after(false), "it is as the clean run left it");
+    assert!(!marked_after(true));
+}
